@@ -21,9 +21,9 @@ from pydantic.fields import FieldInfo
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from mathse.commands.subcommands import SUBCOMMANDS  # noqa: E402  (the path first)
-from mathse.config.options import CONF, available  # noqa: E402
+from mathse.config.options import CONF, list_options  # noqa: E402
 from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig  # noqa: E402
-from mathse.config.setting import Options, allowed, option_of_field, section_of, settings_of  # noqa: E402
+from mathse.config.setting import Options, describe_allowed, option_of_field, section_of, settings_of  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
 
@@ -73,7 +73,9 @@ def _table(schema: type, rows: Sequence[str], prefix: str) -> str:
     lines = ["| setting | default | allowed | |", "|---|---|---|---|"]
     for name in rows:
         f = settings_of(schema)[name]
-        lines.append(f"| `{prefix}{name}` | {_default(f)} | {_cell(allowed(f))} | {_cell(f.description or '')} |")
+        lines.append(
+            f"| `{prefix}{name}` | {_default(f)} | {_cell(describe_allowed(f))} | {_cell(f.description or '')} |"
+        )
     return "\n".join(lines)
 
 
@@ -98,9 +100,9 @@ def _below(f: FieldInfo, prefix: str) -> list[tuple[str | None, type]]:
 
 
 def options_of(group: str, schema: type) -> list[str]:
-    """The options of ``group`` that stand on this schema: all public sets on ``PublicData``."""
+    """The options of ``group`` that stand on this schema: all public sets on ``PublicDataConfig``."""
     head = re.compile(rf"^defaults: \[{schema.__name__}\b", re.MULTILINE)
-    texts = {name: (CONF / group / f"{name}.yaml").read_text(encoding="utf-8") for name in available(group)}
+    texts = {name: (CONF / group / f"{name}.yaml").read_text(encoding="utf-8") for name in list_options(group)}
     return [name for name, text in texts.items() if head.search(text)]
 
 
@@ -134,7 +136,7 @@ def commands_page() -> str:
 
 
 def _options(group: str) -> str:
-    return f"| `{group}` | {', '.join(f'`{name}`' for name in available(group))} |"
+    return f"| `{group}` | {', '.join(f'`{name}`' for name in list_options(group))} |"
 
 
 PAGES = {"settings.md": settings_page, "commands.md": commands_page}

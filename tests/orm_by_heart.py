@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from small import path, problems, tiny_backbone
 
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.judges.orm_rows import training_row
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.layout import ORM_FILE
@@ -29,7 +29,7 @@ def six_paths() -> list[Asked]:
     return asked
 
 
-def trained(settings: ORM) -> TinyBackbone:
+def trained(settings: ORMConfig) -> TinyBackbone:
     """The backbone of an ORM with these settings."""
     return _trained(settings.kind, settings.order, settings.see_answer, settings.see_image)
 
@@ -37,7 +37,7 @@ def trained(settings: ORM) -> TinyBackbone:
 @cache
 def _trained(kind: str, order: str, see_answer: bool, see_image: bool) -> TinyBackbone:
     torch.set_num_threads(1)
-    backbone, settings = tiny_backbone(), ORM(kind, order, see_answer, see_image)
+    backbone, settings = tiny_backbone(), ORMConfig(kind, order, see_answer, see_image)
     rows = [training_row(backbone.prompt_style, problem, of.text, word, settings) for problem, of, word in six_paths()]
     batch = backbone.collate(rows)
     optimizer = torch.optim.AdamW(backbone.model.parameters(), lr=1e-2)
@@ -52,7 +52,7 @@ def _trained(kind: str, order: str, see_answer: bool, see_image: bool) -> TinyBa
     return backbone
 
 
-def saved(settings: ORM, folder: Path) -> Path:
+def saved(settings: ORMConfig, folder: Path) -> Path:
     """The ORM as a run leaves it: a checkpoint folder."""
     trained(settings).save(folder)
     keys = ("kind", "order", "see_answer", "see_image")

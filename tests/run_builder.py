@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import build
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.config.schema import TrainConfig
 from mathse.data.synthetic.critique import near_miss
 from mathse.data.synthetic.problems import facts
@@ -54,8 +54,17 @@ class Builder:
     def build(self) -> Path:
         """Write the folder and give its path."""
         self.rng = random.Random(self.seed)
-        world = build(SyntheticData(seed=self.seed, seed_size=self.size // 6, pool=self.size, test=self.size, dev=0,
-                                    orm_train=self.size, orm_held=self.size))  # fmt: skip
+        world = build(
+            SyntheticDataConfig(
+                seed=self.seed,
+                seed_size=self.size // 6,
+                pool=self.size,
+                test=self.size,
+                dev=0,
+                orm_train=self.size,
+                orm_held=self.size,
+            )
+        )
         self.splits = world.splits()
         self.ease = {p.id: self.rng.random() for p in self.splits["test"]}
         self.train: list[ReasoningPath] = []
@@ -170,7 +179,7 @@ class Builder:
         return write(kind, steps)
 
     def _label(self, problem: Problem, path: ReasoningPath) -> Verdict:
-        return replace(build(SyntheticData(seed=self.seed)).check(problem, path.text), path_id=path.id)
+        return replace(build(SyntheticDataConfig(seed=self.seed)).check(problem, path.text), path_id=path.id)
 
     def _verdict(self, problem: Problem, path: ReasoningPath, care: float) -> Verdict:
         label = self._label(problem, path)

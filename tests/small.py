@@ -28,13 +28,14 @@ from mathse.types import Lineage, Origin, Problem, ReasoningPath, Status, Verdic
 
 def tiny_backbone(seed: int = 0) -> TinyBackbone:
     return TinyBackbone(
-        backbones_settings.TinyBackbone(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16), init_seed=seed
+        backbones_settings.TinyBackboneConfig(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16),
+        init_seed=seed,
     )
 
 
 def world(seed: int = 0, size: int = 20) -> SyntheticData:
     return SyntheticData(
-        data_settings.SyntheticData(
+        data_settings.SyntheticDataConfig(
             seed=seed, seed_size=size, pool=size, test=size, dev=size, orm_train=size, orm_held=size
         )
     )
@@ -82,4 +83,4 @@ def any_text(draw: random.Random, alphabets: Sequence[str] = ()) -> str:
 def orm_and_answer(orm: Judge, threshold: float = 0.5) -> AgreementJudge:
     """``judge=orm_and_answer`` around this ORM."""
     parts = {"orm": orm, "answer": AnswerJudge()}
-    return AgreementJudge(settings.AgreementJudge(threshold=threshold), parts.__getitem__)
+    return AgreementJudge(settings.AgreementJudgeConfig(threshold=threshold), parts.__getitem__)

@@ -190,6 +190,6 @@ def test_without_a_login_the_error_says_how_to_get_one(package, tmp_path):
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch, capsys):
-    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: False)
+    monkeypatch.setattr("mathse.config.extras.is_installed", lambda extra: False)
     assert main(["dashboard", "--project", "mathse", "--dry-run"]) == 1
     assert "pip install '.[dashboards]'" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from test_loss import TOKENS, VOCABULARY, parts
 from test_ranks import SPEC, in_ranks
 from test_ranks import job as job_of_ranks
 
-from mathse.config.fits import Optimizer
+from mathse.config.fits import OptimizerConfig
 from mathse.config.updates import DPOUpdateConfig
 from mathse.evolution.state import Judged
 from mathse.evolution.training_rows import Preference, make_preference_row, pair_paths
@@ -75,7 +75,7 @@ def test_the_first_steps_loss_is_log_2_and_the_reference_is_what_the_model_gave_
 @pytest.mark.parametrize(("smoothing", "nll_weight"), [(0.0, 0.0), (0.2, 0.5)])
 def test_a_later_loss_is_that_of_the_papers_formulas(tmp_path: Path, smoothing: float, nll_weight: float) -> None:
     rows = pair_rows(4)
-    settings = replace(PAIRS, max_steps=2, optimizer=Optimizer(lr=5e-3, warmup_ratio=0.0))
+    settings = replace(PAIRS, max_steps=2, optimizer=OptimizerConfig(lr=5e-3, warmup_ratio=0.0))
     one_step = replace(settings, max_steps=1)
     start = tiny_backbone()
     options = {"label_smoothing": smoothing, "nll_weight": nll_weight}
@@ -100,7 +100,7 @@ def test_the_student_comes_to_prefer_accepted_paths(tmp_path: Path) -> None:
 
 
 def test_micro_batches_make_the_step_of_one_batch(tmp_path: Path) -> None:
-    optimizer = Optimizer(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)  # AdamW's step is the gradient itself
+    optimizer = OptimizerConfig(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)  # AdamW's step is the gradient itself
     sizes: dict[str, dict[str, Any]] = {
         "whole": {"micro_batch_size": 8},
         "three": {"micro_batch_size": 3},

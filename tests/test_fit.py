@@ -18,9 +18,9 @@ from small import log_of, problems, solved_rows, tiny_backbone
 from torch import Tensor
 
 from mathse.config import build
-from mathse.config.data import SyntheticData
-from mathse.config.fits import ORM, Fit, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.data import SyntheticDataConfig
+from mathse.config.fits import FitConfig, OptimizerConfig, ORMConfig
+from mathse.config.schema import TrainerConfig
 from mathse.data.synthetic.critique import corrupt
 from mathse.data.synthetic.problems import facts
 from mathse.errors import MathSEError
@@ -35,11 +35,11 @@ from mathse.training.fit import FitJob, fit
 from mathse.training.sft import SFTModule
 
 STEPS = 6
-TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
-SETTINGS = Fit(max_steps=STEPS, batch_size=4, micro_batch_size=3, val_every=3, optimizer=Optimizer(lr=5e-3))
+TRAINER = TrainerConfig(precision="32-true", checkpoint_every=2, log_every=1)
+SETTINGS = FitConfig(max_steps=STEPS, batch_size=4, micro_batch_size=3, val_every=3, optimizer=OptimizerConfig(lr=5e-3))
 
 
-def job(folder: Path, rows: Sequence[Row], settings: Fit = SETTINGS, **changes: Any) -> FitJob:
+def job(folder: Path, rows: Sequence[Row], settings: FitConfig = SETTINGS, **changes: Any) -> FitJob:
     return FitJob(folder, rows, seed=0, settings=settings, **{"trainer": TRAINER, **changes})
 
 
@@ -165,7 +165,7 @@ def test_the_number_of_steps_is_given_or_follows_from_the_epochs(tmp_path: Path,
 def test_ragged_micro_batches_make_the_gradient_step_of_one_batch(tmp_path: Path) -> None:
     """With a large eps and lr AdamW's step is the gradient itself, so weights are compared as gradients."""
     rows = [Row(question="q " * (1 + 5 * i), images=(), response="7 + 5 = 12. " * (1 + i * i)) for i in range(8)]
-    optimizer = Optimizer(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)
+    optimizer = OptimizerConfig(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)
     start, steps = start_weights(tmp_path), {}
     for micro in (8, 3, 1):
         settings = replace(SETTINGS, max_steps=1, batch_size=8, micro_batch_size=micro, optimizer=optimizer)
@@ -186,7 +186,7 @@ def test_the_loss_of_a_step_is_the_mean_over_all_its_response_tokens(tmp_path: P
 
 
 def test_only_matrices_decay() -> None:
-    module = SFTModule(tiny_backbone(), steps=10, optimizer=Optimizer(lr=1e-3, weight_decay=0.1))
+    module = SFTModule(tiny_backbone(), steps=10, optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.1))
     groups = module.configure_optimizers()["optimizer"].param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     for name, p in module.backbone.model.named_parameters():
@@ -205,7 +205,7 @@ def test_frozen_weights_are_not_trained(tmp_path: Path, rows: list[Row]) -> None
 
 def test_gradients_are_clipped(tmp_path: Path, rows: list[Row]) -> None:
     """As above, a step is the gradient; its length is then at most lr * clip."""
-    optimizer = Optimizer(lr=1.0, eps=1.0, weight_decay=0.0, warmup_ratio=0.0, clip=1e-3)
+    optimizer = OptimizerConfig(lr=1.0, eps=1.0, weight_decay=0.0, warmup_ratio=0.0, clip=1e-3)
     start = start_weights(tmp_path)
     fit(tiny_backbone(), job(tmp_path, rows, replace(SETTINGS, max_steps=1, optimizer=optimizer)))
     moved = sum(float((v - start[k]).pow(2).sum()) for k, v in weights(tmp_path).items()) ** 0.5
@@ -214,7 +214,7 @@ def test_gradients_are_clipped(tmp_path: Path, rows: list[Row]) -> None:
 
 @pytest.mark.parametrize("steps", [4, 9])
 def test_the_rate_warms_up_and_falls_over_the_length_of_this_fit(tmp_path: Path, rows: list[Row], steps: int) -> None:
-    optimizer = Optimizer(lr=0.01, warmup_ratio=0.25, min_lr_ratio=0.1)
+    optimizer = OptimizerConfig(lr=0.01, warmup_ratio=0.25, min_lr_ratio=0.1)
     fit(tiny_backbone(), job(tmp_path, rows, replace(SETTINGS, max_steps=steps, optimizer=optimizer)))
     after = [line["lr"] for line in log_of(tmp_path)]  # the rate of the step to come
     assert len(after) == steps and after[-1] == pytest.approx(0.001)
@@ -223,7 +223,7 @@ def test_the_rate_warms_up_and_falls_over_the_length_of_this_fit(tmp_path: Path,
 
 
 def test_the_schedule_is_a_line_up_and_a_cosine_down() -> None:
-    module = SFTModule(tiny_backbone(), steps=100, optimizer=Optimizer(lr=1.0, warmup_ratio=0.1, min_lr_ratio=0.2))
+    module = SFTModule(tiny_backbone(), steps=100, optimizer=OptimizerConfig(lr=1.0, warmup_ratio=0.1, min_lr_ratio=0.2))
     shares = [module.compute_lr_factor(step) for step in range(101)]
     assert shares[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert (shares[10], shares[55], shares[100], module.compute_lr_factor(1000)) == pytest.approx((1.0, 0.6, 0.2, 0.2))
@@ -243,12 +243,12 @@ def test_a_second_fit_of_the_same_backbone_trains_all_its_steps(tmp_path: Path, 
 def made_up(rows: list[Row]) -> MixedStream:
     """The ORM's kind of stream, whose rows are drawn step by step."""
     pool = problems(10)
-    backbone, data = tiny_backbone(), build(SyntheticData())
+    backbone, data = tiny_backbone(), build(SyntheticDataConfig())
 
     def make(draw: Any) -> Row:
         problem = draw.choice(pool)
         text = corrupt(*facts(problem), draw)
-        return training_row(backbone.prompt_style, problem, text, data.check(problem, text), ORM())
+        return training_row(backbone.prompt_style, problem, text, data.check(problem, text), ORMConfig())
 
     return MixedStream(EpochStream(rows, 4, 0), make, 0.3, STEPS)
 
@@ -383,9 +383,9 @@ def test_no_more_rows_are_validated_than_asked_for(tmp_path: Path, rows: list[Ro
 
 
 def verdict_rows(backbone: TinyBackbone) -> list[Row]:
-    data = build(SyntheticData())
+    data = build(SyntheticDataConfig())
     texts = [(p, text) for p in problems(6) for text in (p.solution or "", "Step 1: The digits are 1, 1, 1.")]
-    return [training_row(backbone.prompt_style, p, text, data.check(p, text), ORM()) for p, text in texts]
+    return [training_row(backbone.prompt_style, p, text, data.check(p, text), ORMConfig()) for p, text in texts]
 
 
 def test_an_orm_fit_logs_how_often_the_status_is_right(tmp_path: Path) -> None:

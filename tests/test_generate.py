@@ -13,7 +13,7 @@ import pytest
 from small import problems, tiny_backbone
 
 from mathse.config import build
-from mathse.config.generators import HFGenerator
+from mathse.config.generators import HFGeneratorConfig
 from mathse.inference.generate import PathPrefix, batch_by_length, predict
 from mathse.inference.rows import solve_row
 from mathse.models.base import Completion
@@ -24,7 +24,7 @@ from mathse.runs.store import read_jsonl
 from mathse.scoring.answers import MARKER
 from mathse.types import Problem, ReasoningPath
 
-GENERATOR = build(HFGenerator(batch_size=6, temperature=1.0, max_new_tokens=6))  # three problems of two samples
+GENERATOR = build(HFGeneratorConfig(batch_size=6, temperature=1.0, max_new_tokens=6))  # three problems of two samples
 
 
 class CountingBackbone(TinyBackbone):
@@ -119,7 +119,9 @@ def test_a_batch_has_as_many_sequences_as_its_size_says(tmp_path: Path) -> None:
 
 def test_a_file_begun_with_larger_batches_is_gone_on_with_at_a_batchs_end(tmp_path: Path) -> None:
     asked = unequal(7)
-    of_problems = build(HFGenerator(batch_size=8, temperature=1.0, max_new_tokens=6))  # four problems of two samples
+    of_problems = build(
+        HFGeneratorConfig(batch_size=8, temperature=1.0, max_new_tokens=6)
+    )  # four problems of two samples
     options: dict[str, Any] = {"stage": "round_01", "model": "distill/checkpoint", "seed": 0, "n": 2}
     of_problems.sample(tiny_backbone(), asked, tmp_path / "begun.jsonl", **options)
     cut(tmp_path / "begun.jsonl", tmp_path / "torn.jsonl", 8, torn=b"")

@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor
 from mathse.commands.tiny import BUILDERS
 from mathse.commands.tiny import main as make
 from mathse.config import backbones as sections
-from mathse.config.backbones import TinyBackbone
-from mathse.config.fits import Fit, Lora, Optimizer
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig
 from mathse.models import adapters, modes
 from mathse.models.base import Backbone
 from mathse.models.model_spec import ModelSpec
@@ -33,16 +33,16 @@ from mathse.training import ranks, strategies
 from mathse.training.sft import SFTModule
 
 SECTIONS: dict[str, Any] = {
-    "qwen2vl": sections.Qwen2VL,
-    "internvl2_5": sections.InternVL25,
-    "cogvlm2": sections.CogVLM2,
-    "tiny": TinyBackbone,
+    "qwen2vl": sections.Qwen2VLBackboneConfig,
+    "internvl2_5": sections.InternVL25BackboneConfig,
+    "cogvlm2": sections.CogVLM2BackboneConfig,
+    "tiny": TinyBackboneConfig,
 }
 CPU = torch.device("cpu")
-FULL, LORA = Fit(), Fit(method="lora", lora=Lora(rank=4))
+FULL, LORA = FitConfig(), FitConfig(method="lora", lora=AdapterConfig(rank=4))
 
 
-def opened(spec: ModelSpec, settings: Fit, device: torch.device | None = None) -> Backbone:
+def opened(spec: ModelSpec, settings: FitConfig, device: torch.device | None = None) -> Backbone:
     backbone = spec.open(device)
     modes.prepare(backbone, settings, "bf16-mixed", seed=7)
     return backbone
@@ -50,7 +50,7 @@ def opened(spec: ModelSpec, settings: Fit, device: torch.device | None = None) -
 
 def sharded(backbone: Backbone) -> SFTModule:
     """As Lightning sets a fit of two ranks up."""
-    module = SFTModule(backbone, steps=1, optimizer=Optimizer(lr=1.0))
+    module = SFTModule(backbone, steps=1, optimizer=OptimizerConfig(lr=1.0))
     module._device_mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
     module._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=CPU), precision="bf16-mixed")  # type: ignore[assignment]
     strategies.shard(module, backbone.model)
@@ -63,7 +63,7 @@ def tensors_of(model: Any) -> dict[str, Tensor]:
     return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in named}
 
 
-def differences(spec: ModelSpec, settings: Fit) -> list[str]:
+def differences(spec: ModelSpec, settings: FitConfig) -> list[str]:
     """Of a sharded model on this rank, beside the model as it is read."""
     read = opened(spec, settings)
     backbone = opened(spec, settings, META if ranks.current().rank else None)
@@ -98,10 +98,10 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
     tied.model.tie_weights()
     tied.save(folder / "tied")
     assert sum(1 for _ in tied.model.parameters()) < len(tied.model.state_dict())
-    made["tied"] = ModelSpec(sections.Qwen2VL(path=str(folder / "tied"), dtype="float32"))
+    made["tied"] = ModelSpec(sections.Qwen2VLBackboneConfig(path=str(folder / "tied"), dtype="float32"))
     base = made["tiny"].open()
     base.save(folder / "base")
-    kept = ModelSpec(TinyBackbone(path=str(folder / "base"), dtype="bfloat16")).open()
+    kept = ModelSpec(TinyBackboneConfig(path=str(folder / "base"), dtype="bfloat16")).open()
     before = modes.prepare(kept, LORA, "bf16-mixed", seed=3)
     with torch.no_grad():
         for name, p in kept.model.named_parameters():
@@ -110,8 +110,8 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
     modes.finish(kept, LORA, before, folder / "kept", folder / "kept")
     kept.save(folder / "kept")
     assert adapters.find_base(folder / "kept") is not None
-    made["kept adapters"] = ModelSpec(TinyBackbone(path=str(folder / "kept"), dtype="bfloat16"))
-    made["random"] = ModelSpec(TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64), {"init_seed": 0})
+    made["kept adapters"] = ModelSpec(TinyBackboneConfig(path=str(folder / "kept"), dtype="bfloat16"))
+    made["random"] = ModelSpec(TinyBackboneConfig(hidden_size=32, layers=2, heads=2, mlp_size=64), {"init_seed": 0})
     return made
 
 
@@ -119,7 +119,7 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
     "settings", [pytest.param(FULL, id="full", marks=pytest.mark.slow), pytest.param(LORA, id="lora")]
 )
 def test_every_rank_is_handed_the_weights_and_buffers_that_the_first_has_read(
-    specs: dict[str, ModelSpec], settings: Fit
+    specs: dict[str, ModelSpec], settings: FitConfig
 ) -> None:
     def compare() -> list[list[list[str]]]:
         each = [partial(differences, spec, settings) for spec in specs.values()]
@@ -163,7 +163,7 @@ def held_at_most(setup: Callable[[], object], pids: list[int]) -> int:
     return most - before
 
 
-def set_up(spec: ModelSpec, settings: Fit, on_others: torch.device | None) -> None:
+def set_up(spec: ModelSpec, settings: FitConfig, on_others: torch.device | None) -> None:
     sharded(opened(spec, settings, on_others if ranks.current().rank else None))
 
 
@@ -172,18 +172,18 @@ def set_up(spec: ModelSpec, settings: Fit, on_others: torch.device | None) -> No
     ("settings", "dtype", "read_by_each"), [(FULL, "float32", 1.7), (LORA, "bfloat16", 1.0)], ids=["full", "lora"]
 )
 def test_two_ranks_set_up_a_fit_in_the_memory_of_one_model(
-    tmp_path: Path, settings: Fit, dtype: str, read_by_each: float
+    tmp_path: Path, settings: FitConfig, dtype: str, read_by_each: float
 ) -> None:
     # as published models are: in bfloat16. What is read in that dtype stays in the file's mapped pages.
     sizes: dict[str, Any] = {"hidden_size": 768, "layers": 11, "heads": 8, "mlp_size": 2048, "vision_size": 64}
-    drawn = ModelSpec(TinyBackbone(**sizes, dtype="bfloat16"), {"init_seed": 0}).open()
+    drawn = ModelSpec(TinyBackboneConfig(**sizes, dtype="bfloat16"), {"init_seed": 0}).open()
     drawn.save(tmp_path / "model")
     copy = sum(p.numel() for p in drawn.model.parameters()) * getattr(torch, dtype).itemsize
     assert copy > 150e6
     del drawn
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what this process has freed and kept would hide what its ranks take
-    spec = ModelSpec(TinyBackbone(path=str(tmp_path / "model"), dtype=dtype))
+    spec = ModelSpec(TinyBackboneConfig(path=str(tmp_path / "model"), dtype=dtype))
 
     def measured(on_others: torch.device | None) -> float:
         arguments = spec, settings, on_others

@@ -14,7 +14,7 @@ from small import orm_and_answer, path, problems, tiny_backbone, verdict
 
 from mathse.config import build
 from mathse.config import judges as settings
-from mathse.config.teachers import SymbolicTeacher
+from mathse.config.teachers import SymbolicTeacherConfig
 from mathse.judges import Judge, judge_paths
 from mathse.judges.answer import AnswerJudge
 from mathse.judges.controls import RandomJudge
@@ -71,7 +71,7 @@ def problem() -> Problem:
 
 
 def chance(rate: float, seed: int) -> RandomJudge:
-    return RandomJudge(settings.RandomJudge(rate=rate), seed)
+    return RandomJudge(settings.RandomJudgeConfig(rate=rate), seed)
 
 
 def said_of(judge: Judge, problem: Problem, text: str) -> Verdict:
@@ -179,7 +179,7 @@ def test_the_answer_judge_compares_the_final_answer(problem: Problem, text: str,
 
 
 def test_the_teacher_judge_says_what_the_teacher_annotates(problem: Problem) -> None:
-    judge = TeacherJudge(settings.TeacherJudge(), build(SymbolicTeacher(error_rate=0.0)))
+    judge = TeacherJudge(settings.TeacherJudgeConfig(), build(SymbolicTeacherConfig(error_rate=0.0)))
     assert said_of(judge, problem, problem.solution or "").status == "correct"
     word = said_of(judge, problem, "Step 1: no digits.")
     assert (word.status, word.error_step) == ("wrong", "Step 1")
@@ -271,7 +271,9 @@ def test_a_judge_that_was_killed_goes_on_after_its_last_whole_batch(tmp_path: Pa
 
     seen: list[int] = []
     assert (
-        judge_paths(Counting(settings.RandomJudge(rate=0.5), 0), pool, paths, torn, batch_size=6, advance=seen.append)
+        judge_paths(
+            Counting(settings.RandomJudgeConfig(rate=0.5), 0), pool, paths, torn, batch_size=6, advance=seen.append
+        )
         == expected
     )
     assert torn.read_bytes() == whole.read_bytes()

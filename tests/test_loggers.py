@@ -24,7 +24,7 @@ from run_builder import Builder
 from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary, written_out
 
 from mathse.config import schema as schema_settings
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.data.images import load_image
 from mathse.errors import ConfigError, RunError
 from mathse.reporting.loggers import CsvLogger, RunLoggers, open_logger
@@ -197,12 +197,12 @@ def test_a_stage_that_a_killed_process_sent_to_tensorboard_is_sent_again_at_the_
 
 @pytest.mark.parametrize("chosen", ["wandb", "[csv,wandb]", "[WandB, csv]"])
 def test_one_logger_beside_csv_has_the_settings_of_one_alone(chosen):
-    config, _ = train_config([f"logger={chosen}", "logger.mode=offline"])
-    assert isinstance(config.logger, schema_settings.WandbLogger) and config.logger.mode == "offline"
+    config, _ = compose_train([f"logger={chosen}", "logger.mode=offline"])
+    assert isinstance(config.logger, schema_settings.WandbLoggerConfig) and config.logger.mode == "offline"
 
 
 def test_several_loggers_have_a_section_each():
-    config, _ = train_config(["logger=[wandb,csv,tensorboard]", "logger.loggers.wandb.project=sums"])
+    config, _ = compose_train(["logger=[wandb,csv,tensorboard]", "logger.loggers.wandb.project=sums"])
     assert [*config.logger.loggers] == ["wandb", "tensorboard"]
     assert config.logger.loggers["wandb"].project == "sums"
     assert is_lightning_logger(config.logger.loggers["tensorboard"])
@@ -214,7 +214,7 @@ def lightnings_csv(folder: Path) -> dict[str, Any]:
 
 def test_all_loggers_of_a_run_are_told_and_its_tables_are_written_whoever_else_is_chosen(builder, tmp_path):
     sections = {name: lightnings_csv(tmp_path / name) for name in ("one", "two")}
-    settings = schema_settings.SeveralLoggers(loggers=sections)
+    settings = schema_settings.SeveralLoggersConfig(loggers=sections)
     with open_run(tmp_path / "run") as run:
         copy_stages(builder, run, ["base"])
         with closing(RunLoggers.open(settings, run=run, problem_of=Problem, image=load_image)) as loggers:
@@ -227,7 +227,7 @@ def test_all_loggers_of_a_run_are_told_and_its_tables_are_written_whoever_else_i
 
 
 def test_a_logger_that_cannot_be_opened_closes_those_before_it(builder, tmp_path):
-    settings = schema_settings.SeveralLoggers(loggers={"csv": lightnings_csv(tmp_path), "bad": {"_target_": "no.such"}})
+    settings = schema_settings.SeveralLoggersConfig(loggers={"csv": lightnings_csv(tmp_path), "bad": {"_target_": "no.such"}})
     with open_run(tmp_path / "run") as run:
         copy_stages(builder, run, ["base"])
         with pytest.raises(ConfigError, match="cannot be imported"):
@@ -254,7 +254,7 @@ def test_a_logger_whose_package_is_missing_is_one_sentence_with_a_remedy(builder
 
 @pytest.mark.parametrize("option", ["tensorboard", "mlflow"])
 def test_lightnings_loggers_are_options_of_the_command_line(option):
-    config, _ = train_config([f"logger={option}", "name=demo"])
+    config, _ = compose_train([f"logger={option}", "name=demo"])
     assert is_lightning_logger(config.logger)
 
 
@@ -264,7 +264,7 @@ def test_lightnings_loggers_are_options_of_the_command_line(option):
 def wandb_logger(run: RunFolder, builder: Builder, **settings: Any) -> WandbLogger:
     problems = {p.id: p for split in builder.splits.values() for p in split}
     return WandbLogger(
-        schema_settings.WandbLogger(**settings), run=run, problem_of=problems.__getitem__, image=load_image
+        schema_settings.WandbLoggerConfig(**settings), run=run, problem_of=problems.__getitem__, image=load_image
     )
 
 
@@ -440,7 +440,7 @@ def toy_run(folder: Path, die_at: int, settled: bool) -> None:
     with open_run(folder) as run:
         unused = SimpleNamespace(problem_of=Problem, image=load_image)
         with closing(
-            WandbLogger(schema_settings.WandbLogger(), run=run, problem_of=unused.problem_of, image=unused.image)
+            WandbLogger(schema_settings.WandbLoggerConfig(), run=run, problem_of=unused.problem_of, image=unused.image)
         ) as logger:
             base = run.stage("base", [])
             if not base.done:

@@ -17,8 +17,8 @@ from small import log_of, solved_rows, tiny_backbone
 from torch.utils.flop_counter import FlopCounterMode
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.fits import Fit, Lora, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import FitDiverged
 from mathse.models import modes
 from mathse.models.base import Backbone
@@ -32,8 +32,8 @@ from mathse.training.fit import FitJob, fit
 from mathse.training.peak_flops import find_peak_by_name, find_peak_flops
 from mathse.training.resume import find_newest
 
-TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
-SETTINGS = Fit(max_steps=6, batch_size=4, micro_batch_size=2, val_every=3, optimizer=Optimizer(lr=5e-3))
+TRAINER = TrainerConfig(precision="32-true", checkpoint_every=2, log_every=1)
+SETTINGS = FitConfig(max_steps=6, batch_size=4, micro_batch_size=2, val_every=3, optimizer=OptimizerConfig(lr=5e-3))
 NAN = math.nan
 
 
@@ -42,7 +42,7 @@ def rows() -> list[Row]:
     return solved_rows(tiny_backbone(), 20)
 
 
-def job(folder: Path, rows: Sequence[Row], settings: Fit = SETTINGS, **changes: Any) -> FitJob:
+def job(folder: Path, rows: Sequence[Row], settings: FitConfig = SETTINGS, **changes: Any) -> FitJob:
     return FitJob(folder, rows, seed=0, settings=settings, **{"trainer": TRAINER, **changes})
 
 
@@ -97,10 +97,10 @@ def test_amounts_count_the_tokens_of_rows_and_pictures_and_no_padding(rows: list
 
 
 MODES = {
-    "full": Fit(),
-    "frozen tower": Fit(freeze=["tower"]),
-    "lora": Fit(method="lora", lora=Lora(rank=4, dropout=0.0)),
-    "lora, tower too": Fit(method="lora", lora=Lora(rank=4, dropout=0.0, scopes=["language", "tower"])),
+    "full": FitConfig(),
+    "frozen tower": FitConfig(freeze=["tower"]),
+    "lora": FitConfig(method="lora", lora=AdapterConfig(rank=4, dropout=0.0)),
+    "lora, tower too": FitConfig(method="lora", lora=AdapterConfig(rank=4, dropout=0.0, scopes=["language", "tower"])),
 }
 
 
@@ -156,7 +156,7 @@ def test_a_weight_that_is_no_number_stops_the_fit_and_keeps_the_resume_point_bef
 
 
 def test_an_absurd_rate_stops_the_fit_before_a_resume_point_is_written(tmp_path: Path, rows: list[Row]) -> None:
-    settings = replace(SETTINGS, optimizer=Optimizer(lr=1e18))
+    settings = replace(SETTINGS, optimizer=OptimizerConfig(lr=1e18))
     with pytest.raises(FitDiverged, match=r"step 2: .*trainer.precision=32-true.*; there is no resume point yet$"):
         fit(tiny_backbone(), job(tmp_path, rows, settings, trainer=replace(TRAINER, precision="bf16-mixed")))
     assert find_newest(tmp_path / SCRATCH, print) is None
@@ -176,7 +176,7 @@ def test_an_update_that_spoils_the_weights_is_noticed_before_they_are_saved(tmp_
 
 def test_gradients_that_explode_stop_the_fit_and_a_setting_lets_them(tmp_path: Path, rows: list[Row]) -> None:
     steps = MIN_STEPS + MAX_EXPLODING_STEPS + 2
-    settings = replace(SETTINGS, max_steps=steps, optimizer=Optimizer(lr=1e-5))
+    settings = replace(SETTINGS, max_steps=steps, optimizer=OptimizerConfig(lr=1e-5))
     diverged = rf"step {MIN_STEPS + MAX_EXPLODING_STEPS + 1}: its gradient norm is .* times the median"
     with pytest.raises(FitDiverged, match=diverged):
         fit(tiny_backbone(), job(tmp_path / "stopped", rows, settings), [Spoil(MIN_STEPS + 1, 1e6)])

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from small import path, problems, tiny_backbone, verdict, world
 
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.inference.prompts import parse_feedback
 from mathse.judges import orm_rows as orm
 from mathse.models.tiny import TinyBackbone
@@ -71,7 +71,7 @@ def test_balancing_depends_on_the_seed_and_not_on_anything_else() -> None:
 def test_a_row_asks_about_the_path_and_answers_with_the_labels_json(backbone: TinyBackbone) -> None:
     [problem] = problems(1)
     word = world().check(problem, "Step 1: The digits are 1.")
-    row = orm.training_row(backbone.prompt_style, problem, "Step 1: The digits are 1.", word, ORM())
+    row = orm.training_row(backbone.prompt_style, problem, "Step 1: The digits are 1.", word, ORMConfig())
     assert row["history"] == [(problem.question, "Step 1: The digits are 1.")]
     assert row["images"] == problem.images
     assert parse_feedback(row["response"]) == Verdict("", word.status, word.error_step, word.error_analysis)
@@ -80,15 +80,15 @@ def test_a_row_asks_about_the_path_and_answers_with_the_labels_json(backbone: Ti
 def test_the_prompt_holds_no_answer_unless_asked(backbone: TinyBackbone) -> None:
     problem = replace(problems(1)[0], answer="SECRET")
     word = verdict(path(problem.id), "correct")
-    assert "SECRET" not in str(orm.training_row(backbone.prompt_style, problem, "words", word, ORM()))
-    for seen in (ORM(see_answer=True), ORM(own_answer=True)):  # an own one is there only when it judges
+    assert "SECRET" not in str(orm.training_row(backbone.prompt_style, problem, "words", word, ORMConfig()))
+    for seen in (ORMConfig(see_answer=True), ORMConfig(own_answer=True)):  # an own one is there only when it judges
         assert "SECRET" in orm.training_row(backbone.prompt_style, problem, "words", word, seen)["question"]
 
 
 def test_an_orm_that_may_not_see_gets_no_image(backbone: TinyBackbone) -> None:
     [problem] = problems(1)
     row = orm.training_row(
-        backbone.prompt_style, problem, "words", verdict(path(problem.id), "correct"), ORM(see_image=False)
+        backbone.prompt_style, problem, "words", verdict(path(problem.id), "correct"), ORMConfig(see_image=False)
     )
     assert list(row["images"]) == []
 
@@ -96,18 +96,18 @@ def test_an_orm_that_may_not_see_gets_no_image(backbone: TinyBackbone) -> None:
 def test_a_binary_orm_writes_the_status_alone(backbone: TinyBackbone) -> None:
     [problem] = problems(1)
     word = world().check(problem, "Step 1: no.")
-    assert orm.target(problem, word, ORM(kind="binary")) == '{"status": "WRONG"}'
+    assert orm.target(problem, word, ORMConfig(kind="binary")) == '{"status": "WRONG"}'
 
 
 def test_solve_first_writes_the_reference_solution_before_it_judges() -> None:
     [problem] = problems(1)
-    said = json.loads(orm.target(problem, world().check(problem, "Step 1: no."), ORM(order="solve_first")))
+    said = json.loads(orm.target(problem, world().check(problem, "Step 1: no."), ORMConfig(order="solve_first")))
     assert next(iter(said.items())) == ("solution", problem.solution)
 
 
 def test_made_up_rows_are_the_same_for_the_same_draw_and_hold_right_and_wrong_paths(backbone: TinyBackbone) -> None:
     data = world()
-    make = orm.MadeUpRows(backbone.prompt_style, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
+    make = orm.MadeUpRows(backbone.prompt_style, data.splits()["orm_train"], ORMConfig(), data.corrupt, data.check)
     rows = [make(random.Random(i)) for i in range(60)]
     assert rows == [make(random.Random(i)) for i in range(60)]
     assert {parse_feedback(row["response"]).status for row in rows} == {"correct", "wrong"}
@@ -117,7 +117,7 @@ def test_made_up_rows_show_jittered_pictures_where_asked(backbone: TinyBackbone)
     data = world()
     asked = data.splits()["orm_train"][:3]
     make = orm.MadeUpRows(
-        backbone.prompt_style, asked, ORM(jitter=True), data.corrupt, data.check, jittered=data.jittered
+        backbone.prompt_style, asked, ORMConfig(jitter=True), data.corrupt, data.check, jittered=data.jittered
     )
     rows = [make(random.Random(k)) for k in range(4)]
     known = {image for problem in asked for image in problem.images}

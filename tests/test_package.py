@@ -19,7 +19,7 @@ from installed import build_wheel
 import mathse
 from mathse.__main__ import main
 from mathse.commands.subcommands import SUBCOMMANDS
-from mathse.config.extras import EXTRAS, Extra, missing
+from mathse.config.extras import EXTRAS, Extra, explain_missing
 
 # Stands in the package as a wheel of its own (third_party/); what it runs on is declared.
 BROUGHT = {"latex2sympy2": "antlr4-python3-runtime", "pydantic_core": "pydantic"}
@@ -105,17 +105,17 @@ def test_a_folder_of_a_librarys_name_is_not_the_library(tmp_path: Path, monkeypa
     (tmp_path / "no_such_library").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(EXTRAS, "lineage", Extra("no_such_library", "duckdb"))
-    assert missing("lineage") == "needs duckdb, which is not installed; pip install '.[lineage]'"
+    assert explain_missing("lineage") == "needs duckdb, which is not installed; pip install '.[lineage]'"
     (tmp_path / "no_such_library" / "__init__.py").write_text("")
     invalidate_caches()
-    assert missing("lineage") is None
+    assert explain_missing("lineage") is None
 
 
 def test_a_wheel_advises_extras_of_the_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXTRAS, "lineage", Extra("no_such_library", "duckdb"))
     monkeypatch.setattr("mathse.config.extras.SOURCE", tmp_path)  # site-packages: no source of ours
     package = mathse.__name__
-    assert missing("lineage") == f"needs duckdb, which is not installed; pip install '{package}[lineage]'"
+    assert explain_missing("lineage") == f"needs duckdb, which is not installed; pip install '{package}[lineage]'"
 
 
 def test_the_command_knows_its_version_and_a_misspelt_verb(capsys: pytest.CaptureFixture[str]) -> None:

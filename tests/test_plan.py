@@ -17,7 +17,7 @@ from PIL import Image
 
 from mathse.__main__ import main
 from mathse.commands.plan.tokens import count_text_tokens
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.evolution.planner import Range
 from mathse.evolution.tasks import open_run
 from mathse.inference.llm.images import picture_of
@@ -302,7 +302,7 @@ def test_a_plan_loads_no_torch_but_to_count_in_a_model_that_it_knows() -> None:
 def test_a_run_that_was_planned_first_is_no_other_run(tmp_path: Path) -> None:
     described = []
     for more in ((), ("plan=true",)):
-        config, _ = train_config(["experiment=smoke", *more])
+        config, _ = compose_train(["experiment=smoke", *more])
         with open_run(config, tmp_path / "run", Progress("off")) as run:
             stage = run.stage("base", ("seed", "backbone", "data"))
             stage.begin()

@@ -8,8 +8,8 @@ from itertools import combinations, product
 import pytest
 
 from mathse.commands.plan.plan import Plan, make_plan
-from mathse.config.compose import train_config
-from mathse.config.evolution import Evolution, Reflect, Round
+from mathse.config.compose import compose_train
+from mathse.config.evolution import EvolutionConfig, ReflectConfig, RoundConfig
 from mathse.evolution.planner import Bounds, Range
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.types import Lineage, ReasoningPath, Verdict
@@ -41,7 +41,7 @@ def distilled(states: States, problems: Sequence[str]) -> Iterator[EvolutionStat
             yield state.absorb(words, accepts)
 
 
-def tried(states: States, number: int, how: Evolution) -> Iterator[EvolutionState]:
+def tried(states: States, number: int, how: EvolutionConfig) -> Iterator[EvolutionState]:
     """A round on every sample of what remains."""
     for state in states.values():
         remaining = state.remaining
@@ -51,7 +51,7 @@ def tried(states: States, number: int, how: Evolution) -> Iterator[EvolutionStat
                 yield state.absorb(words, accepts, how.keep)
 
 
-def reflected(states: States, number: int, how: Evolution) -> Iterator[EvolutionState]:
+def reflected(states: States, number: int, how: EvolutionConfig) -> Iterator[EvolutionState]:
     keep = "all" if how.reflect.all_drafts else how.keep
     for state in states.values():
         drafts = [j.path for j in state.to_reflect(how.reflect.all_drafts)]
@@ -85,8 +85,13 @@ def reached(states: States) -> Range:
 )
 def test_some_outcome_reaches_each_bound_and_none_goes_beyond(case: tuple) -> None:
     d, chosen, sample_size, samples, keep, all_drafts, when = case
-    how = Evolution(2, samples_per_problem=samples, keep=keep, round=Round(sample_size),
-                    reflect=Reflect(when, all_drafts=all_drafts))  # fmt: skip
+    how = EvolutionConfig(
+        2,
+        samples_per_problem=samples,
+        keep=keep,
+        round=RoundConfig(sample_size),
+        reflect=ReflectConfig(when, all_drafts=all_drafts),
+    )
     problems, bounds = [f"p{k}" for k in range(d)], Bounds(d, how)
     states = distinct(distilled({0: EvolutionState(problems)}, problems[:chosen]))
     bounds.distil(chosen)
@@ -104,7 +109,7 @@ def test_some_outcome_reaches_each_bound_and_none_goes_beyond(case: tuple) -> No
 
 def planned(*overrides: str) -> Plan:
     world = ("data.seed_size=40", "data.pool=60", "distill.size=20", "sft.max_steps=null", "sft.epochs=1")
-    config, _ = train_config(["experiment=smoke", *world, "sft.batch_size=1", "sft.micro_batch_size=1", *overrides])
+    config, _ = compose_train(["experiment=smoke", *world, "sft.batch_size=1", "sft.micro_batch_size=1", *overrides])
     return make_plan(config, sample=8)
 
 

@@ -9,15 +9,15 @@ import pytest
 from mathse.commands.plan.checkpoint_size import RESUME_BYTES_PER_PARAMETER, count_parameters
 from mathse.commands.plan.plan import Plan, make_plan
 from mathse.commands.plan.table import format_plan
-from mathse.config.backbones import CogVLM2, Qwen2VL
-from mathse.config.compose import train_config
+from mathse.config.backbones import CogVLM2BackboneConfig, Qwen2VLBackboneConfig
+from mathse.config.compose import compose_train
 
 STUDENT, ORM = 8_291_375_616, 19_503_105_280  # parameters of Qwen2-VL-7B and CogVLM2-19B
 TWO_MODELS = ("sft.method=full", "backbone=qwen2vl", "backbone@orm.backbone=cogvlm2", "judge=orm")
 
 
 def planned(*overrides: str) -> Plan:
-    config, _ = train_config(["data.pool=16", "data.orm_train=12", "data.orm_held=6", *overrides])
+    config, _ = compose_train(["data.pool=16", "data.orm_train=12", "data.orm_held=6", *overrides])
     return make_plan(config, sample=8)
 
 
@@ -27,7 +27,7 @@ def test_a_checkpoint_is_measured_by_its_headers(tmp_path: Path) -> None:
 
     save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
     assert count_parameters({"path": str(tmp_path)})[0] == 22
-    assert count_parameters(Qwen2VL())[0] == STUDENT and count_parameters(CogVLM2())[0] == ORM
+    assert count_parameters(Qwen2VLBackboneConfig())[0] == STUDENT and count_parameters(CogVLM2BackboneConfig())[0] == ORM
     assert count_parameters({"path": None})[0] is None and count_parameters({"path": "org/unknown"})[0] is None
 
 

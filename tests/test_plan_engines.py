@@ -7,7 +7,7 @@ from pathlib import Path
 from run_builder import write_stage
 
 from mathse.commands.plan.engines import EngineSpeed, choose_speed, plan_engines
-from mathse.config.generators import VLLMGenerator
+from mathse.config.generators import VLLMGeneratorConfig
 from mathse.config.schema import TrainConfig
 from mathse.evolution.planner import Range, StagePlan
 from mathse.runs.store import read_json, write_json, write_jsonl
@@ -25,7 +25,7 @@ def engine_lines(settings: TrainConfig, speed: EngineSpeed) -> list[str]:
 
 
 def config(**judge: str) -> TrainConfig:
-    settings = TrainConfig(generator=VLLMGenerator(base_urls=["http://a:1/v1", "http://b:1/v1"], max_new_tokens=500))
+    settings = TrainConfig(generator=VLLMGeneratorConfig(base_urls=["http://a:1/v1", "http://b:1/v1"], max_new_tokens=500))
     settings.evolution.samples_per_problem = 4
     settings.judge.engine, settings.judge.max_new_tokens = judge.get("engine", "vllm"), 200
     return settings

@@ -15,7 +15,7 @@ import torch
 from e2e.runs import TINY, run
 
 from mathse.__main__ import main
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.data import SETS
 from mathse.config.schema import TrainConfig
 from mathse.errors import ConfigError
@@ -27,7 +27,7 @@ CARD = Device("GPU", 80 * GIB)
 
 
 def config_of(*overrides: str) -> TrainConfig:
-    return train_config(overrides)[0]
+    return compose_train(overrides)[0]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from e2e.runs import TINY, run, stages
 
 from mathse.commands.plan.plan import make_plan
 from mathse.commands.plan.rates import Rates, read_rates
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.runs.store import read_jsonl
 
 FILES = ("verdicts.jsonl", "held_verdicts.jsonl", "feedback_verdicts.jsonl")
@@ -56,6 +56,6 @@ def test_a_run_without_an_orm_gives_no_rate_and_says_so(tmp_path: Path) -> None:
     rates = read_rates((), tmp_path)
     assert "judge" not in rates.seconds and {"fit", "sample"} <= set(rates.seconds)
     assert ["not measured" in note for note in about_verdicts(rates)] == [True]
-    config, _ = train_config([*TINY, "judge=orm", "distill.judge=orm"])
+    config, _ = compose_train([*TINY, "judge=orm", "distill.judge=orm"])
     assert make_plan(config, sample=8, like=tmp_path).total("hours") is None
     assert make_plan(config, sample=8, like=tmp_path, rates=["judge=1"]).total("hours") is not None

@@ -13,8 +13,8 @@ from small import solved_rows
 from mathse.__main__ import main
 from mathse.commands.plan.plan import make_plan
 from mathse.config import backbones
-from mathse.config.compose import train_config
-from mathse.config.fits import Fit, Lora
+from mathse.config.compose import compose_train
+from mathse.config.fits import AdapterConfig, FitConfig
 from mathse.models import modes
 from mathse.models.flops import count_amounts, count_forward_flops, count_training_flops
 from mathse.models.needs import find_architecture
@@ -77,16 +77,16 @@ def test_where_the_sizes_of_the_backbone_are_not_known_operations_are_not_made_u
 
 
 FITS = {
-    "full": Fit(),
-    "frozen tower": Fit(freeze=["tower", "connector"]),
-    "lora": Fit(method="lora", lora=Lora(rank=4, dropout=0.0)),
+    "full": FitConfig(),
+    "frozen tower": FitConfig(freeze=["tower", "connector"]),
+    "lora": FitConfig(method="lora", lora=AdapterConfig(rank=4, dropout=0.0)),
 }
 
 
 @pytest.mark.parametrize("fit", FITS)
 def test_operations_in_a_model_without_numbers_are_those_of_the_open_model(fit: str) -> None:
     sizes: dict[str, Any] = {"hidden_size": 64, "layers": 2, "heads": 2, "mlp_size": 128, "vision_size": 32}
-    section = backbones.TinyBackbone(**sizes)
+    section = backbones.TinyBackboneConfig(**sizes)
     model, backbone = find_architecture(section), TinyBackbone(section, init_seed=0)
     assert model is not None
     amounts = count_amounts(backbone.pad(backbone.encode(solved_rows(backbone, 4))), backbone.patch_size)
@@ -98,5 +98,5 @@ def test_operations_in_a_model_without_numbers_are_those_of_the_open_model(fit: 
 @pytest.mark.parametrize(("backbone", "tokens"), [("cogvlm2", 2306), ("internvl2_5", 4 * 256 + 3), ("qwen2vl", 3 + 2)])
 def test_a_picture_of_a_plan_takes_the_tokens_that_it_takes_in_a_row(backbone: str, tokens: int) -> None:
     """Pictures of 84 x 28 pixels: CogVLM2 scales each to one size, InternVL2.5 cuts three tiles and a thumbnail."""
-    config, _ = train_config([f"backbone={backbone}", "data=synthetic", "data.pool=16"])
+    config, _ = compose_train([f"backbone={backbone}", "data=synthetic", "data.pool=16"])
     assert make_plan(config, sample=4).spending.student.picture == tokens

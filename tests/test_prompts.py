@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small import any_text, problems
 
-from mathse.config.task_domains import TaskDomain as Settings
+from mathse.config.task_domains import TaskDomainConfig
 from mathse.data.domains import MATH, TaskDomain
 from mathse.inference import prompts
 from mathse.inference.prompts import binary_json, feedback_json, parse_annotation, parse_feedback
@@ -295,6 +295,6 @@ def test_the_newest_version_of_a_text_is_used(tmp_path: Path) -> None:
         for version in (2, 10, 9):
             question = "" if job == "repair" else "{question}"
             (tmp_path / f"{job}.en.v{version}.txt").write_text(f"{version}: {question}\n{path}")
-    problem = Problem("p", "Find x.", domain=TaskDomain(Settings(name="own", texts=str(tmp_path))))
+    problem = Problem("p", "Find x.", domain=TaskDomain(TaskDomainConfig(name="own", texts=str(tmp_path))))
     assert prompts.generation_prompt(problem, "full") == "10: Find x."
     assert prompts.version("generate", "full", problem) == "generate/full/own/en/10"

@@ -26,12 +26,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mathse.config import build
-from mathse.config.backbones import TinyBackbone
-from mathse.config.data import SyntheticData
-from mathse.config.extras import installed
-from mathse.config.fits import ORM, Fit, Lora, Optimizer
-from mathse.config.generators import HFGenerator
-from mathse.config.schema import Trainer
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.data import SyntheticDataConfig
+from mathse.config.extras import is_installed
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig, ORMConfig
+from mathse.config.generators import HFGeneratorConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import ConfigError, FitDiverged, MathSEError, RankLost, TeacherError
 from mathse.inference.generate import predict
 from mathse.judges import judge_paths
@@ -46,7 +46,7 @@ from mathse.training.batches import EpochStream, MixedStream, OnceStream, derive
 from mathse.training.fit import FitJob, fit
 from mathse.training.loader import StepData
 
-SECTION = TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64, vision_size=16)
+SECTION = TinyBackboneConfig(hidden_size=32, layers=2, heads=2, mlp_size=64, vision_size=16)
 SPEC = ModelSpec(SECTION, {"init_seed": 0})
 
 
@@ -92,7 +92,7 @@ def test_ranks_meet_where_every_one_of_them_can_work_it_out(
     assert launch.find_meeting_point(environment) == place
 
 
-@pytest.mark.skipif(installed("deepspeed"), reason="deepspeed is installed")
+@pytest.mark.skipif(is_installed("deepspeed"), reason="deepspeed is installed")
 def test_deepspeed_is_asked_for_before_a_rank_is_started() -> None:
     with pytest.raises(ConfigError, match=r"pip install '\.\[deepspeed\]'"):
         launch.require_packages("deepspeed")
@@ -282,7 +282,7 @@ def test_predictions_paths_and_verdicts_are_those_of_one_process_to_the_byte(tmp
         told: list[int] = []
         backbone = SPEC.open()
         predict(backbone, asked, folder / "predictions", batch_size=2, max_new_tokens=5, advance=told.append)
-        generator = build(HFGenerator(batch_size=3, temperature=1.0, max_new_tokens=5))
+        generator = build(HFGeneratorConfig(batch_size=3, temperature=1.0, max_new_tokens=5))
         generator.sample(backbone, asked, folder / "paths", stage="round_01", model="m", seed=1, n=2)
         judge = ORMJudge(backbone, max_new_tokens=5)
         judge_paths(judge, {p.id: p for p in asked}, drafts, folder / "verdicts", batch_size=4)
@@ -341,9 +341,9 @@ def test_each_rank_draws_its_own_dropout_and_the_first_draws_what_one_process_do
 
 
 def test_every_rank_makes_the_same_rows_up() -> None:
-    data = build(SyntheticData(orm_train=20))
+    data = build(SyntheticDataConfig(orm_train=20))
     backbone = tiny_backbone()
-    make = MadeUpRows(backbone.prompt_style, data.splits()["orm_train"], ORM(), data.corrupt, data.check)
+    make = MadeUpRows(backbone.prompt_style, data.splits()["orm_train"], ORMConfig(), data.corrupt, data.check)
     stream = MixedStream(EpochStream(solved_rows(backbone, 9), 4, 0), make, 0.3, 10)
     sent = pickle.dumps(stream)
     assert len(sent) < 200_000, "no model goes along"
@@ -361,16 +361,16 @@ def ragged(backbone: Backbone) -> list[Row]:
 
 
 # With a large eps and lr AdamW's step is the gradient itself, so weights are compared as gradients.
-GRADIENT = Optimizer(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)
-LEARNING = Optimizer(lr=5e-3, clip=0.5)
+GRADIENT = OptimizerConfig(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)
+LEARNING = OptimizerConfig(lr=5e-3, clip=0.5)
 
 
 def job(folder: Path, strategy: str, precision: Any = "32-true", **changes: Any) -> FitJob:
-    settings = Fit(max_steps=2, batch_size=7, micro_batch_size=2, val_every=1, optimizer=LEARNING)
+    settings = FitConfig(max_steps=2, batch_size=7, micro_batch_size=2, val_every=1, optimizer=LEARNING)
     settings = replace(settings, **changes)
     rows = ragged(tiny_backbone())
     store = str(folder / "store")
-    trainer = Trainer(
+    trainer = TrainerConfig(
         precision=precision, log_every=1, checkpoint_every=1, strategy=strategy, tower_features_folder=store
     )
     if strategy != "auto":
@@ -392,7 +392,7 @@ def fitted(folder: Path, strategy: str, **changes: Any) -> tuple[dict[str, Tenso
     return load_file(folder / "checkpoint" / "model.safetensors"), log_of(folder)
 
 
-LORA: dict[str, Any] = {"method": "lora", "lora": Lora(rank=4, dropout=0.0)}
+LORA: dict[str, Any] = {"method": "lora", "lora": AdapterConfig(rank=4, dropout=0.0)}
 ONE_GRADIENT: dict[str, Any] = {"optimizer": GRADIENT, "max_steps": 1}
 CASES = {
     "ddp gradient": ("ddp", ONE_GRADIENT),

@@ -17,7 +17,7 @@ from small import orm_and_answer
 from mathse.__main__ import main
 from mathse.commands.replay import replay_run
 from mathse.config import build, judges
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.judges.answer import AnswerJudge
@@ -123,7 +123,7 @@ def test_another_judge_decides_as_a_run_with_it_does(real: Run) -> None:
 
 def test_orm_and_answer_is_the_judge_of_that_name_over_the_stored_words(made_up: Path) -> None:
     paths, verdicts = judged(made_up, "round_01")
-    problems = [build(SyntheticData(seed=0)).get(path.problem_id) for path in paths]
+    problems = [build(SyntheticDataConfig(seed=0)).get(path.problem_id) for path in paths]
 
     class Stored:
         name = "orm"
@@ -150,7 +150,7 @@ def test_what_the_orm_said_is_read_back_from_under_orm_and_answer(made_up: Path,
     head["config"]["distill"]["judge"] = "orm_and_answer"
     write_json(folder / "run.json", head)
     paths, verdicts = judged(made_up, "distill")
-    problems = [build(SyntheticData(seed=0)).get(path.problem_id) for path in paths]
+    problems = [build(SyntheticDataConfig(seed=0)).get(path.problem_id) for path in paths]
     raw = [replace(v, raw=json.dumps({"status": {"correct": "CORRECT"}.get(v.status, "WRONG")})) for v in verdicts]
 
     class Stored:
@@ -305,6 +305,6 @@ def test_the_verbs_former_name_is_understood(made_up: Path, capsys: pytest.Captu
 def test_chance_decides_by_the_seed_of_the_run(made_up: Path) -> None:
     paths, _ = judged(made_up, "distill")
     first = replay_run(made_up, ["judge=random", "judge.rate=0.9"]).stages[0]
-    by_chance = RandomJudge(judges.RandomJudge(rate=0.9), read_json(made_up / "run.json")["seed"])
+    by_chance = RandomJudge(judges.RandomJudgeConfig(rate=0.9), read_json(made_up / "run.json")["seed"])
     verdicts = by_chance.judge([], paths)
     assert first.exact and first.now.accepted == sum(accepted(v, 0.5) for v in verdicts) > 0

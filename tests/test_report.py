@@ -21,7 +21,7 @@ from run_builder import NOTE, build_run, record_again
 
 from mathse.commands.data_check.page import PagePictures
 from mathse.config import build
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.data.domains import MATH
 from mathse.data.synthetic.digits import render
 from mathse.errors import DataError, RunError
@@ -54,7 +54,7 @@ from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.metrics import decide
 from mathse.types import Lineage, Problem, ReasoningPath, Verdict
 
-WORLD = build(SyntheticData())
+WORLD = build(SyntheticDataConfig())
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & \x00\x1b\ud800 ]]> <!-- $title"
 
 

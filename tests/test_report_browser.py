@@ -15,12 +15,12 @@ from browser import Page, browser
 from run_builder import build_run, record_again
 
 from mathse.config import build
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.data.synthetic.digits import render
 from mathse.reporting.report import write_report
 from mathse.runs.store import read_json, write_jsonl
 
-WORLD = build(SyntheticData())
+WORLD = build(SyntheticDataConfig())
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> \" ' & $title"
 SHOWN = "document.getElementById('shown').textContent"
 

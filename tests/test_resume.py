@@ -16,19 +16,19 @@ import torch
 from small import log_of, solved_rows, tiny_backbone
 
 from mathse.commands.stop_signals import handle_stop_signals
-from mathse.config.fits import Fit, Lora, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.models.row import Row
 from mathse.runs.layout import SCRATCH
 from mathse.training import leaving, resume
 from mathse.training.fit import FitJob, fit
 
-TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
-SETTINGS = Fit(max_steps=6, batch_size=4, micro_batch_size=3, val_every=3, optimizer=Optimizer(lr=5e-3))
-LORA = replace(SETTINGS, method="lora", lora=Lora(rank=4, alpha=8, dropout=0.2))
+TRAINER = TrainerConfig(precision="32-true", checkpoint_every=2, log_every=1)
+SETTINGS = FitConfig(max_steps=6, batch_size=4, micro_batch_size=3, val_every=3, optimizer=OptimizerConfig(lr=5e-3))
+LORA = replace(SETTINGS, method="lora", lora=AdapterConfig(rank=4, alpha=8, dropout=0.2))
 
 
-def job(folder: Path, rows: Sequence[Row], settings: Fit = SETTINGS, trainer: Trainer = TRAINER) -> FitJob:
+def job(folder: Path, rows: Sequence[Row], settings: FitConfig = SETTINGS, trainer: TrainerConfig = TRAINER) -> FitJob:
     return FitJob(folder, rows, seed=0, settings=settings, trainer=trainer, val_rows=rows[:4])
 
 
@@ -244,7 +244,7 @@ class FirstForm(pl.Callback):
 
 @pytest.mark.parametrize("settings", [SETTINGS, LORA, replace(SETTINGS, freeze=["tower"])])
 def test_the_point_of_an_earlier_version_is_gone_on_from_to_the_same_bytes(
-    tmp_path: Path, rows: list[Row], settings: Fit
+    tmp_path: Path, rows: list[Row], settings: FitConfig
 ) -> None:
     whole, old = job(tmp_path / "whole", rows, settings), job(tmp_path / "old", rows, settings)
     fit(tiny_backbone(), whole)

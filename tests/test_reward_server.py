@@ -32,7 +32,7 @@ from mathse.commands.reward_server import server as module
 from mathse.commands.reward_server.requests import RewardScorer
 from mathse.commands.reward_server.server import RewardServer
 from mathse.config import backbones, data
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.config.schema import TrainConfig
 from mathse.data.images import load_image
 from mathse.evaluation.run_orm import RunORM
@@ -49,11 +49,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = asdict(TrainConfig())
     size = 6
     config["data"] = asdict(
-        data.SyntheticData(seed=0, seed_size=size, pool=size, test=size, dev=size, orm_train=size, orm_held=size)
+        data.SyntheticDataConfig(seed=0, seed_size=size, pool=size, test=size, dev=size, orm_train=size, orm_held=size)
     )
-    config["backbone"] = asdict(backbones.TinyBackbone(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16))
+    config["backbone"] = asdict(
+        backbones.TinyBackboneConfig(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16)
+    )
     write_json(folder / "run.json", {"name": "own", "task": "evolve", "seed": 0, "config": config})
-    saved(ORM(order="verdict_first"), folder / "orm" / "checkpoint")
+    saved(ORMConfig(order="verdict_first"), folder / "orm" / "checkpoint")
     write_stage(folder / "orm")
     return folder
 
@@ -381,7 +383,7 @@ def test_the_command_ends_by_its_signal(folder: Path) -> None:
 def test_without_the_extra_it_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: False)
+    monkeypatch.setattr("mathse.config.extras.is_installed", lambda extra: False)
     assert main(["reward-server", str(folder)])
     assert "needs uvicorn, which is not installed; pip install '.[server]'" in capsys.readouterr().err
 

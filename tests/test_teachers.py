@@ -15,7 +15,7 @@ from PIL import Image
 from mathse.commands.convert_data import convert
 from mathse.config import build
 from mathse.config import teachers as teacher_settings
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.data.synthetic.teacher import SymbolicTeacher
 from mathse.data.words.teacher import FallibleReplayTeacher
 from mathse.inference.llm.images import picture_of
@@ -102,7 +102,9 @@ def test_paths_that_do_not_match_the_problems_in_number_are_refused() -> None:
 def test_every_real_problem_gets_a_solution_that_is_judged_correct(tmp_path: Path, fixtures: Path, format: str) -> None:
     folder = {"geometry3k": "geometry3k_samples"}.get(format, format)
     convert(fixtures / "datasets" / folder, tmp_path / "own.jsonl", format)
-    problems = [p for split in build(JsonlData(path=str(tmp_path / "own.jsonl"))).splits().values() for p in split]
+    problems = [
+        p for split in build(JsonlDataConfig(path=str(tmp_path / "own.jsonl"))).splits().values() for p in split
+    ]
     texts = TEACHER.solve(problems)
     verdicts = TEACHER.annotate(problems, [path(text) for text in texts if text])
     assert {v.status for v in verdicts} == {"correct"}
@@ -130,7 +132,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
 
 def teacher(api: ApiServer, tmp_path: Path, **how: Any) -> OpenAITeacher:
     return OpenAITeacher(
-        teacher_settings.OpenAITeacher(
+        teacher_settings.OpenAITeacherConfig(
             **{"base_url": api.url, "cache_dir": str(tmp_path / "cache"), "max_concurrency": 1, **how}
         )
     )

@@ -19,8 +19,8 @@ from small import log_of, problems, solved_rows, tiny_backbone
 from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.fits import Fit, Lora, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import CheckpointError
 from mathse.inference.rows import solve_row
 from mathse.models import adapters, load, modes
@@ -34,9 +34,9 @@ from mathse.training.fit import FitJob, fit
 from mathse.training.loader import StepData
 from mathse.training.sft import SFTModule, is_vector
 
-TRAINER = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
-SETTINGS = Fit(max_steps=6, batch_size=4, micro_batch_size=3, val_every=3, optimizer=Optimizer(lr=5e-3))
-LORA = replace(SETTINGS, method="lora", lora=Lora(rank=4, alpha=8, dropout=0.2))
+TRAINER = TrainerConfig(precision="32-true", checkpoint_every=2, log_every=1)
+SETTINGS = FitConfig(max_steps=6, batch_size=4, micro_batch_size=3, val_every=3, optimizer=OptimizerConfig(lr=5e-3))
+LORA = replace(SETTINGS, method="lora", lora=AdapterConfig(rank=4, alpha=8, dropout=0.2))
 FROZEN = replace(SETTINGS, freeze=["tower", "connector"])
 MODES = {
     "full": SETTINGS,
@@ -49,7 +49,7 @@ MODES = {
 ATOL = 1e-5
 
 
-def job(folder: Path, rows: Sequence[Row], settings: Fit = SETTINGS, **changes: Any) -> FitJob:
+def job(folder: Path, rows: Sequence[Row], settings: FitConfig = SETTINGS, **changes: Any) -> FitJob:
     return FitJob(folder, rows, seed=0, settings=settings, **{"trainer": TRAINER, **changes})
 
 
@@ -106,7 +106,7 @@ class StopAt(pl.Callback):
             raise Stopped
 
 
-def gradients(backbone: Backbone, rows: Sequence[Row], settings: Fit) -> tuple[float, dict[str, Tensor]]:
+def gradients(backbone: Backbone, rows: Sequence[Row], settings: FitConfig) -> tuple[float, dict[str, Tensor]]:
     """The loss of these rows, and the gradients by name, as a step of a fit gets them."""
     modes.prepare(backbone, settings, "32-true", seed=0)
     stream = OnceStream(rows, len(rows))
@@ -121,14 +121,14 @@ def gradients(backbone: Backbone, rows: Sequence[Row], settings: Fit) -> tuple[f
     return total, {n: p.grad for n, p in backbone.model.named_parameters() if p.grad is not None}
 
 
-def first_step(base: Path, folder: Path, rows: Sequence[Row], settings: Fit) -> dict[str, Tensor]:
+def first_step(base: Path, folder: Path, rows: Sequence[Row], settings: FitConfig) -> dict[str, Tensor]:
     """The gradients of one step of a fit, by name; not clipped."""
     found: dict[str, Tensor] = {}
 
     def look(module: SFTModule) -> None:
         found.update({n: p.grad.clone() for n, p in module.model.named_parameters() if p.grad is not None})
 
-    one = replace(settings, max_steps=1, batch_size=len(rows), optimizer=Optimizer(lr=1e-3, clip=1e9))
+    one = replace(settings, max_steps=1, batch_size=len(rows), optimizer=OptimizerConfig(lr=1e-3, clip=1e9))
     fit(load("tiny", base), job(folder, rows, one), [At("on_before_optimizer_step", look)])
     return found
 
@@ -168,7 +168,9 @@ def test_every_family_trains_in_every_mode(name: str, tmp_path: Path) -> None:
         folder = tmp_path / f"{settings.method}{len(settings.freeze)}"
         backbone = load(name, tmp_path / "base", dtype="float32")
         before = {n: p.clone() for n, p in backbone.model.named_parameters()}
-        this = job(folder, rows, replace(settings, **two_steps), trainer=Trainer(precision="bf16-mixed", log_every=1))
+        this = job(
+            folder, rows, replace(settings, **two_steps), trainer=TrainerConfig(precision="bf16-mixed", log_every=1)
+        )
         done = fit(backbone, this)
         assert losses(folder)[1] < losses(folder)[0]
         after = load(name, done, dtype="float32")
@@ -343,12 +345,12 @@ def test_a_frozen_tower_keeps_no_graph(name: str, checkpointing: bool) -> None:
 # --- optimiser ------------------------------------------------------------------------------------------------------
 
 
-def groups_of(settings: Fit, backbone: Backbone) -> list[dict[str, Any]]:
+def groups_of(settings: FitConfig, backbone: Backbone) -> list[dict[str, Any]]:
     modes.prepare(backbone, settings, "32-true", seed=0)
     module = SFTModule(
         backbone,
         steps=10,
-        optimizer=Optimizer(lr=1e-3, weight_decay=0.1),
+        optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.1),
         vision_lr_scale=settings.vision_lr_scale,
     )
     return module.configure_optimizers()["optimizer"].param_groups  # type: ignore[no-any-return]
@@ -396,7 +398,7 @@ def test_marks_of_cogvlm2_and_class_tokens_do_not_decay() -> None:
 
 def test_vision_learns_at_its_own_rate(base: Path, tmp_path: Path, rows: list[Row]) -> None:
     """AdamW's first step is lr in size, whatever the gradient."""
-    optimizer = Optimizer(lr=1e-3, weight_decay=0.0, warmup_ratio=0.0)
+    optimizer = OptimizerConfig(lr=1e-3, weight_decay=0.0, warmup_ratio=0.0)
     settings = replace(SETTINGS, max_steps=1, vision_lr_scale=0.25, optimizer=optimizer)
     after = weights(fit(load("tiny", base), job(tmp_path, rows, settings)))
     moved = {name: float((after[name] - tensor).abs().max()) for name, tensor in weights(base).items()}
@@ -444,7 +446,7 @@ def test_bfloat16_weights_learn_under_mixed_precision_what_they_could_not_hold(
     for precision in ("bf16-mixed", "bf16-true"):
         backbone = load("tiny", base, dtype="bfloat16")
         before = {n: p.clone() for n, p in backbone.model.named_parameters()}
-        small_steps = replace(SETTINGS, max_steps=10, optimizer=Optimizer(lr=2e-5, weight_decay=0.0))
+        small_steps = replace(SETTINGS, max_steps=10, optimizer=OptimizerConfig(lr=2e-5, weight_decay=0.0))
         fit(backbone, job(tmp_path / precision, rows, small_steps, trainer=replace(TRAINER, precision=precision)))
         moved[precision] = sum(int((p != before[n]).sum()) for n, p in backbone.model.named_parameters())
     assert moved["bf16-mixed"] > 1.5 * moved["bf16-true"]
@@ -509,7 +511,7 @@ def test_over_a_base_in_four_bit_adapters_train_and_end_in_the_whole_base(
         quantised.update(find_part(backbone, n) for n, m in module.model.named_modules() if isinstance(m, four_bit))
 
     settings = replace(LORA, method="qlora", max_steps=4, lora=replace(LORA.lora, dropout=0.0))
-    trainer = Trainer(precision="bf16-mixed", log_every=1)
+    trainer = TrainerConfig(precision="bf16-mixed", log_every=1)
     done = fit(backbone, job(tmp_path, rows, settings, trainer=trainer), [At("on_train_batch_start", look)])
     assert quantised == {"language"}
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]

@@ -10,7 +10,7 @@ import torch
 from orm_by_heart import six_paths, trained
 from small import path, tiny_backbone
 
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.inference.rows import judge_row
 from mathse.judges.orm import ORMJudge, find_verdict_prefix
 from mathse.judges.orm_rows import target
@@ -19,11 +19,11 @@ from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Verdict
 
 ORDERS = ("verdict_first", "analysis_first", "solve_first")
-GENERATIVE = [ORM(order=order) for order in ORDERS]
-BINARY = ORM(kind="binary")
+GENERATIVE = [ORMConfig(order=order) for order in ORDERS]
+BINARY = ORMConfig(kind="binary")
 
 
-def judge_of(settings: ORM) -> ORMJudge:
+def judge_of(settings: ORMConfig) -> ORMJudge:
     return ORMJudge(
         trained(settings),
         binary=settings.kind == "binary",
@@ -39,7 +39,7 @@ def judged(judge: ORMJudge) -> list[Verdict]:
 
 
 @torch.no_grad()
-def forward_pass(settings: ORM, problem: Problem, of: ReasoningPath, written: str) -> float:
+def forward_pass(settings: ORMConfig, problem: Problem, of: ReasoningPath, written: str) -> float:
     """P(correct) where the last status token of ``written`` stands, from the logits of one pass over all of it."""
     backbone = judge_of(settings).backbone
     row = judge_row(backbone.prompt_style, problem, of.text, settings.see_answer, settings.see_image)
@@ -53,7 +53,10 @@ def forward_pass(settings: ORM, problem: Problem, of: ReasoningPath, written: st
 
 @pytest.mark.slow
 def test_every_variant_learns_to_judge() -> None:
-    unusual = [ORM(order="solve_first", see_answer=True, see_image=False), ORM(kind="binary", see_image=False)]
+    unusual = [
+        ORMConfig(order="solve_first", see_answer=True, see_image=False),
+        ORMConfig(kind="binary", see_image=False),
+    ]
     for settings in (*GENERATIVE, BINARY, *unusual):
         words = judged(judge_of(settings))
         labels = [word for _, _, word in six_paths()]
@@ -69,14 +72,14 @@ def test_every_variant_learns_to_judge() -> None:
 
 @pytest.mark.parametrize("order", ORDERS[1:])
 def test_the_score_is_that_of_the_status_field_though_the_analysis_is_full_of_statuses(order: str) -> None:
-    settings = ORM(order=order)
+    settings = ORMConfig(order=order)
     for (problem, of, label), word in zip(six_paths(), judged(judge_of(settings)), strict=True):
         assert word.raw == target(problem, label, settings)
         assert word.score == pytest.approx(forward_pass(settings, problem, of, str(word.raw)), abs=1e-5)
 
 
 @pytest.mark.parametrize("settings", [GENERATIVE[0], BINARY], ids=["verdict_first", "binary"])
-def test_one_forward_pass_gives_the_score_that_the_whole_answer_has(settings: ORM) -> None:
+def test_one_forward_pass_gives_the_score_that_the_whole_answer_has(settings: ORMConfig) -> None:
     for (problem, of, label), word in zip(six_paths(), judged(judge_of(settings)), strict=True):
         only_status = json.dumps({"status": label.status.upper()})
         assert word.score == pytest.approx(forward_pass(settings, problem, of, only_status), abs=1e-5)

@@ -30,7 +30,7 @@ def statuses(judge: object, paths: Sequence[ReasoningPath], folder: Path, batch_
 
 
 def majority(**fields: object) -> MajorityJudge:
-    return MajorityJudge(settings.MajorityJudge(**fields), lambda name: Scored())  # type: ignore[arg-type]
+    return MajorityJudge(settings.MajorityJudgeConfig(**fields), lambda name: Scored())  # type: ignore[arg-type]
 
 
 class Scored:
@@ -90,9 +90,9 @@ def test_votes_weighed_by_p_correct_follow_the_judge_and_keep_its_verdicts(tmp_p
 
 
 def test_checked_votes_accept_a_true_sum_that_half_of_the_samples_come_to(tmp_path: Path) -> None:
-    checked = CheckedJudge(settings.CheckedJudge(), lambda problem, text: _sums(text))
+    checked = CheckedJudge(settings.CheckedJudgeConfig(), lambda problem, text: _sums(text))
     parts = {"majority": majority(), "checked": checked}
-    judge = AgreementJudge(settings.CheckedVotesJudge(), parts.__getitem__)
+    judge = AgreementJudge(settings.CheckedVotesJudgeConfig(), parts.__getitem__)
     paths = samples("2 + 3 = 5", "1 + 3 = 5", "8 - 3 = 5", "3 + 4 = 7")
     verdicts = statuses(judge, paths, tmp_path)
     assert [verdicts[p.id].status for p in paths] == ["correct", "wrong", "correct", "wrong"]
@@ -125,4 +125,4 @@ def test_a_path_without_a_sum_cannot_be_checked(text: str) -> None:
 
 def test_data_without_a_check_of_steps_is_refused_with_the_judges_that_there_are() -> None:
     with pytest.raises(ConfigError, match="judge=majority"):
-        CheckedJudge(settings.CheckedJudge(), None)
+        CheckedJudge(settings.CheckedJudgeConfig(), None)

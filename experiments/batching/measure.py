@@ -198,8 +198,8 @@ def fit_side(side: Side) -> float:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "speed"))
     import tiny_qwen2vl
 
-    from mathse.config.fits import Fit, Optimizer
-    from mathse.config.schema import Trainer
+    from mathse.config.fits import FitConfig, OptimizerConfig
+    from mathse.config.schema import TrainerConfig
     from mathse.models.qwen2vl import Qwen2VLBackbone
     from mathse.training.fit import FitJob, fit
 
@@ -227,8 +227,8 @@ def fit_side(side: Side) -> float:
             row["response"] = " ".join([row["response"]] * min(8, 1 + int(draw.expovariate(0.6))))
         processor = tiny_qwen2vl.make_processor(rows)
         processor.image_processor.size = {"shortest_edge": 56 * 56, "longest_edge": 280 * 280}
-        optimizer = Optimizer(lr=1e-3, beta2=0.999, warmup_ratio=0, min_lr_ratio=1)
-        settings = Fit(
+        optimizer = OptimizerConfig(lr=1e-3, beta2=0.999, warmup_ratio=0, min_lr_ratio=1)
+        settings = FitConfig(
             max_steps=steps,
             batch_size=side.batch,
             micro_batch_size=side.most_rows,
@@ -238,7 +238,7 @@ def fit_side(side: Side) -> float:
         )
         backbone = Qwen2VLBackbone(tiny_qwen2vl.make_model(processor.tokenizer), processor)
         clock = Clock()
-        job = FitJob(Path(folder) / "fit", rows, seed=0, settings=settings, trainer=Trainer(precision="32-true"))
+        job = FitJob(Path(folder) / "fit", rows, seed=0, settings=settings, trainer=TrainerConfig(precision="32-true"))
         fit(backbone, job, [clock])
     return sum(clock.tokens[WARM_UP:]) / sum(clock.seconds[WARM_UP:])
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from mathse.config import build
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.data.decontamination import Index
 from mathse.data.decontamination.search import Search
 from mathse.data.images import SCHEMES
@@ -89,7 +89,7 @@ def read(rows: int) -> dict[str, float]:
                 row = {"id": f"p{k}", "question": question(k), "images": [f"{k % FILES}.png"], "answer": str(k)}
                 file.write(json.dumps(row) + "\n")
         began = time.process_time()
-        source = build(JsonlData(path=str(folder / "rows.jsonl")))
+        source = build(JsonlDataConfig(path=str(folder / "rows.jsonl")))
         opened = time.process_time() - began
         began = time.process_time()
         splits = source.splits()

@@ -30,10 +30,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from mathse.config import build
-from mathse.config.backbones import TinyBackbone as Section
-from mathse.config.evaluation import RewardModel
-from mathse.config.generators import VLLMGenerator
-from mathse.config.schema import Trainer
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.evaluation import RewardModelConfig
+from mathse.config.generators import VLLMGeneratorConfig
+from mathse.config.schema import TrainerConfig
 from mathse.inference.generate import Generator
 from mathse.inference.serving.student import ServedStudents
 from mathse.judges import judge_paths
@@ -156,7 +156,9 @@ def main() -> None:
 
 def measured(options: argparse.Namespace, place: Path) -> Iterator[dict[str, Any]]:
     checkpoint = place / "checkpoint"
-    backbone = TinyBackbone(Section(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16), init_seed=1)
+    backbone = TinyBackbone(
+        TinyBackboneConfig(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16), init_seed=1
+    )
     backbone.save(checkpoint)
     write_json(
         checkpoint / ORM_FILE,
@@ -166,13 +168,13 @@ def measured(options: argparse.Namespace, place: Path) -> Iterator[dict[str, Any
     speed = 1e6 if options.fast else options.tokens_per_second
     slow = ("--slots", str(options.slots), "--tokens-per-second", str(speed), "--tokens", "50-500")
     with stand_ins(options.servers, place, checkpoint, *slow) as urls:
-        settings = VLLMGenerator(
+        settings = VLLMGeneratorConfig(
             base_urls=urls, probe=0, cache_dir=str(place / "answers"), max_concurrency=2 * options.slots
         )
         generator: Generator = build(settings)
         run = place / "run"
         run.mkdir()
-        students = ServedStudents(generator, Section(), run, Trainer(), lambda text: None)  # type: ignore[arg-type]
+        students = ServedStudents(generator, TinyBackboneConfig(), run, TrainerConfig(), lambda text: None)  # type: ignore[arg-type]
         engine = students.engine
         engine.reads_files = not options.bytes
         disk = [place / "answers", run]
@@ -183,7 +185,7 @@ def measured(options: argparse.Namespace, place: Path) -> Iterator[dict[str, Any
         yield phase("solutions", urls, options.slots, work, len(asked), disk)
 
         paths = generator.sample(student, asked, file, **sample)
-        orm = ServedORM(RewardModel(), Section(), run, engine).of(checkpoint, lambda: backbone)
+        orm = ServedORM(RewardModelConfig(), TinyBackboneConfig(), run, engine).of(checkpoint, lambda: backbone)
         by_id = {problem.id: problem for problem in asked}
         work = lambda: judge_paths(orm, by_id, paths, run / VERDICTS, batch_size=64)  # noqa: E731
         yield phase("verdicts", urls, options.slots, work, len(asked), disk)

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache, Qwen2VLForConditionalGeneration
 
-from mathse.config.backbones import Qwen2VL
-from mathse.config.fits import Fit
-from mathse.config.schema import Trainer
+from mathse.config.backbones import Qwen2VLBackboneConfig
+from mathse.config.fits import FitConfig
+from mathse.config.schema import TrainerConfig
 from mathse.models import needs
 from mathse.models.architecture import Architecture
 from mathse.training.loss import cross_entropy
@@ -31,11 +31,11 @@ TEXT, ANSWER, NEW = 256, 768, 64  # tokens of question, of an answer that is lea
 
 def model_of(layers: int, dtype: torch.dtype) -> tuple[Any, Architecture]:
     """Qwen2-VL-7B of so many layers on the GPU, weights random, and the same model without numbers."""
-    published = Path(needs.__file__).with_name("published") / needs.PUBLISHED[Qwen2VL().path] / "config.json"
+    published = Path(needs.__file__).with_name("published") / needs.PUBLISHED[Qwen2VLBackboneConfig().path] / "config.json"
     with TemporaryDirectory() as folder:
         sizes = {**json.loads(published.read_text()), "num_hidden_layers": layers}
         Path(folder, "config.json").write_text(json.dumps(sizes))
-        planned = needs.find_architecture(Qwen2VL(path=folder))
+        planned = needs.find_architecture(Qwen2VLBackboneConfig(path=folder))
     assert planned is not None
     config = planned.config
     config.image_token_id, config.vision_start_token_id = 9, 8
@@ -62,7 +62,7 @@ def batch_of(planned: Architecture, rows: int, text: int) -> dict[str, torch.Ten
     }
 
 
-def measured_fit(layers: int, fit: Fit) -> tuple[needs.Need, int]:
+def measured_fit(layers: int, fit: FitConfig) -> tuple[needs.Need, int]:
     """Two steps of AdamW in bf16-mixed; the first makes the moments."""
     full = fit.method == "full"
     model, planned = model_of(layers, torch.float32 if full else torch.bfloat16)
@@ -87,7 +87,7 @@ def measured_fit(layers: int, fit: Fit) -> tuple[needs.Need, int]:
             cross_entropy(model.lm_head, states, batch["input_ids"][:, -ANSWER:].flatten()).backward()
         optimiser.step()
         optimiser.zero_grad()
-    return needs.estimate_training(planned, fit, Trainer(accelerator="gpu"), needs.RowSize(TEXT, ANSWER)), _peak()
+    return needs.estimate_training(planned, fit, TrainerConfig(accelerator="gpu"), needs.RowSize(TEXT, ANSWER)), _peak()
 
 
 def measured_sampling(layers: int, sequences: int, text: int) -> tuple[needs.Need, int]:
@@ -100,7 +100,7 @@ def measured_sampling(layers: int, sequences: int, text: int) -> tuple[needs.Nee
         cache = DynamicCache(config=model.config.get_text_config())
         model.generate(**batch, past_key_values=cache, do_sample=False, min_new_tokens=NEW, max_new_tokens=NEW)
     row = needs.RowSize(text, NEW)
-    return needs.estimate_sampling(planned, Trainer(accelerator="gpu"), True, sequences, sequences, row), _peak()
+    return needs.estimate_sampling(planned, TrainerConfig(accelerator="gpu"), True, sequences, sequences, row), _peak()
 
 
 def _peak() -> int:
@@ -117,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this measures a GPU's memory, and torch finds none here")
-    fit = Fit(method=arguments.method, micro_batch_size=arguments.rows, activation_checkpointing=True)
+    fit = FitConfig(method=arguments.method, micro_batch_size=arguments.rows, activation_checkpointing=True)
     work = {
         "fit": lambda: measured_fit(arguments.layers, fit),
         "sample": lambda: measured_sampling(arguments.layers, arguments.sequences, TEXT),

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mathse.config.backbones import Qwen2VL as Settings
-from mathse.config.backbones import TinyBackbone as TinySettings
+from mathse.config.backbones import Qwen2VLBackboneConfig, TinyBackboneConfig
 from mathse.models import qwen2vl
 from mathse.models.base import Encoded
 from mathse.models.qwen2vl import Qwen2VLBackbone
@@ -54,14 +53,16 @@ def _byte(text: str) -> int:
     return 8 + hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=1).digest()[0]
 
 
-def load(settings: Settings, weights: bool = True) -> StandIn:
+def load(settings: Qwen2VLBackboneConfig, weights: bool = True) -> StandIn:
     opened = qwen2vl.load(settings, weights)
     return StandIn(opened.model, opened.processor)
 
 
 def checkpoint(folder: Path) -> None:
     """Write the stand-in's base, of Qwen2-VL's classes."""
-    small = TinyBackbone(TinySettings(hidden_size=32, layers=1, heads=2, mlp_size=32, vision_size=16), init_seed=0)
+    small = TinyBackbone(
+        TinyBackboneConfig(hidden_size=32, layers=1, heads=2, mlp_size=32, vision_size=16), init_seed=0
+    )
     small.model.config.text_config.max_position_embeddings = CONTEXT
     small.save(folder)
 

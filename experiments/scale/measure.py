@@ -33,7 +33,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mathse.config import build
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "decontamination"))
@@ -60,13 +60,13 @@ class Made:
 def opened(made: Made):  # type: ignore[no-untyped-def]
     """The run folder and its source, as train.py opens them."""
     from mathse.config import build
-    from mathse.config.compose import train_config
-    from mathse.config.sections import plain
+    from mathse.config.compose import compose_train
+    from mathse.config.sections import to_plain
     from mathse.evolution.tasks import flatten_settings
     from mathse.runs.stage_cache import RunFolder
 
-    config, _ = train_config(["data=jsonl", f"data.path={made.rows}", "teacher=replay", "judge=answer", "name=scale"])
-    run = RunFolder.open(made.run, flatten_settings(config), name="scale", task="evolve", seed=0, nested=plain(config))
+    config, _ = compose_train(["data=jsonl", f"data.path={made.rows}", "teacher=replay", "judge=answer", "name=scale"])
+    run = RunFolder.open(made.run, flatten_settings(config), name="scale", task="evolve", seed=0, nested=to_plain(config))
     return config, run, build(config.data)
 
 
@@ -144,7 +144,7 @@ def verdict(path):  # type: ignore[no-untyped-def]
 
 def read(made: Made) -> None:
 
-    source = build(JsonlData(path=str(made.rows)))
+    source = build(JsonlDataConfig(path=str(made.rows)))
     assert sum(1 for split in source.splits().values() for problem in split if problem.answer) == made.size
 
 
@@ -176,7 +176,7 @@ def compare(made: Made) -> None:
 
 
 def merge(made: Made) -> None:
-    from mathse.config.compose import train_config
+    from mathse.config.compose import compose_train
     from mathse.evolution import measure, stages
     from mathse.evolution.problems import RunProblems
     from mathse.evolution.state import EvolutionState, join_verdicts
@@ -197,7 +197,7 @@ def merge(made: Made) -> None:
     judged = join_verdicts(paths, JsonlRows(stage.path / VERDICTS, Verdict))
     state = state.absorb(judged, models.accepts)
     state.save(stage.path)
-    config, _ = train_config([])
+    config, _ = compose_train([])
     loop = SimpleNamespace(
         state=state,
         state_stage=None,

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mathse.config import build
-from mathse.config.backbones import SmolLM2Vision
+from mathse.config.backbones import SmolLM2VisionBackboneConfig
 from mathse.data.synthetic import digits
 from mathse.models import silence_transformers
 from mathse.models.packaged.smollm2_vision import SmolLM2VisionBackbone
@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     began = time.process_time()
-    backbone = build(SmolLM2Vision())
+    backbone = build(SmolLM2VisionBackboneConfig())
     draw = random.Random(0)
     training, unseen = seen(backbone, "train", TRAINING, draw), seen(backbone, "dev", UNSEEN, draw)
     ids = [backbone.tokenizer(str(digit), add_special_tokens=False)["input_ids"][0] for digit in range(10)]
@@ -84,7 +84,7 @@ def seen(backbone: SmolLM2VisionBackbone, split: str, count: int, draw: random.R
 
 def patches_of(count: int) -> list[list[int]]:
     """The patches of each of the three digits, which stand side by side: rows of patches, six a row."""
-    across = count // (SmolLM2Vision().image_height // 14)
+    across = count // (SmolLM2VisionBackboneConfig().image_height // 14)
     return [[i for i in range(count) if i % across // (across // 3) == digit] for digit in range(3)]
 
 

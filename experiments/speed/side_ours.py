@@ -16,8 +16,8 @@ import torch
 import transformers
 from turns import Turns
 
-from mathse.config.fits import Fit, Lora, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.inference.rows import judge_row
 from mathse.judges.orm import ORMJudge
 from mathse.models.qwen2vl import Qwen2VLBackbone
@@ -51,17 +51,17 @@ class InTurns(pl.Callback):
 
 
 def fit_in_turns(task: dict[str, Any], backbone: Qwen2VLBackbone, rows: Sequence[Row]) -> None:
-    optimizer = Optimizer(lr=task["lr"], weight_decay=0, beta1=0.9, beta2=0.999, warmup_ratio=0, min_lr_ratio=1)
-    settings = Fit(
+    optimizer = OptimizerConfig(lr=task["lr"], weight_decay=0, beta1=0.9, beta2=0.999, warmup_ratio=0, min_lr_ratio=1)
+    settings = FitConfig(
         method="lora" if task["lora"] else "full",
-        lora=Lora(rank=8, alpha=16, dropout=0),
+        lora=AdapterConfig(rank=8, alpha=16, dropout=0),
         freeze=["tower", "connector"] if task["frozen_tower"] else [],
         max_steps=STEPS,
         batch_size=task["batch"],
         micro_batch_size=task["micro"],
         optimizer=optimizer,
     )
-    hardware = Trainer(precision="bf16-mixed" if task["bf16"] else "32-true", checkpoint_every=STEPS)
+    hardware = TrainerConfig(precision="bf16-mixed" if task["bf16"] else "32-true", checkpoint_every=STEPS)
     stream = None
     if task["batch"] == task["micro"]:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()

@@ -49,8 +49,8 @@ def measure(family: str, precision: str, side: str) -> dict[str, Any]:
     import pytorch_lightning as pl
     import torch
 
-    from mathse.config.fits import Fit, Optimizer
-    from mathse.config.schema import Trainer
+    from mathse.config.fits import FitConfig, OptimizerConfig
+    from mathse.config.schema import TrainerConfig
     from mathse.models.feature_store import FeatureStore
     from mathse.models.tower_features import TowerFeatures
     from mathse.training.fit import FitJob, fit
@@ -70,12 +70,18 @@ def measure(family: str, precision: str, side: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as made:
         backbone, rows = build(family, Path(made))
         frozen = [] if side == "trained" else ["tower"]
-        settings = Fit(max_steps=EPOCHS * ROWS // BATCH, batch_size=BATCH, micro_batch_size=BATCH, freeze=frozen,
-                       tower_features=side == "kept", optimizer=Optimizer(lr=1e-4))  # fmt: skip
+        settings = FitConfig(
+            max_steps=EPOCHS * ROWS // BATCH,
+            batch_size=BATCH,
+            micro_batch_size=BATCH,
+            freeze=frozen,
+            tower_features=side == "kept",
+            optimizer=OptimizerConfig(lr=1e-4),
+        )
         if side == "kept":
             backbone.tower_features = TowerFeatures(FeatureStore(Path(made, "store"), 2**30), ("tower",))
         begun = time.process_time()
-        fit(backbone, FitJob(Path(made, "fit"), rows, 0, settings, Trainer(precision=precision)), [Clock()])
+        fit(backbone, FitJob(Path(made, "fit"), rows, 0, settings, TrainerConfig(precision=precision)), [Clock()])
     steps = [1000 * (after - before) for before, after in zip(ends[:-1], ends[1:], strict=True)]
     return {"steps": steps[ROWS // BATCH :], "filling": 1000 * (ends[0] - begun), "losses": losses}
 
@@ -98,12 +104,22 @@ def build(family: str, folder: Path) -> tuple[Any, list[Any]]:
         rows.append({"question": words, "images": [str(folder / f"{k}.png")], "response": words})
 
     if family == "qwen2vl":
-        from mathse.config.backbones import TinyBackbone
+        from mathse.config.backbones import TinyBackboneConfig
         from mathse.models.qwen2vl import Qwen2VLBackbone
-        from mathse.models.tiny import TinyBackbone as Tiny
+        from mathse.models.tiny import TinyBackbone
 
-        small = Tiny(TinyBackbone(hidden_size=256, layers=4, heads=4, mlp_size=768, vision_size=128, vision_layers=4,
-                                  max_pixels=side * side, attention="sdpa"))  # fmt: skip
+        small = TinyBackbone(
+            TinyBackboneConfig(
+                hidden_size=256,
+                layers=4,
+                heads=4,
+                mlp_size=768,
+                vision_size=128,
+                vision_layers=4,
+                max_pixels=side * side,
+                attention="sdpa",
+            )
+        )
         return Qwen2VLBackbone(small.model, small.processor), rows
 
     from mathse.models.cogvlm2.backbone import CogVLM2Backbone

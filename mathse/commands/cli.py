@@ -26,12 +26,20 @@ from mathse.commands.mistakes import RUNTIME_ERRORS, JobFailed, explain_error, w
 from mathse.commands.stop_signals import StopSignals, handle_stop_signals
 from mathse.commands.sweep import find_jobs, format_sweep_table, is_sweep, refuse_impossible_sweeps
 from mathse.config import sweeps
-from mathse.config.compose import help_page, sweep_folder
+from mathse.config.compose import find_sweep_folder, format_help
 from mathse.config.hydra_calls import refuse_calls_by_hydra
 from mathse.config.options import CONF, FLAG, look_in, own_folder
-from mathse.config.overrides import COMPOSING, as_spelt, command_line, explain, given, quoted, refuse_early
+from mathse.config.overrides import (
+    COMPOSING,
+    correct_spelling,
+    explain,
+    find_set_keys,
+    parse_command_line,
+    quote_value,
+    refuse_early,
+)
 from mathse.config.parse import parse
-from mathse.config.programs import program_of
+from mathse.config.programs import register_config
 from mathse.config.register import register
 from mathse.errors import ConfigError, MathSEError, RankLost
 from mathse.runs.layout import NOTE_OF_SWEEP
@@ -78,13 +86,13 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
     started_folders: list[str] = []  # run folders of the jobs that have started
 
     def start(signals: StopSignals) -> None:
-        line = command_line(arguments)
+        line = parse_command_line(arguments)
         look_in(line.config_dir)
         refuse_early(arguments, schema)
         refuse_calls_by_hydra(arguments, schema)
-        sys.argv[1:] = as_spelt(arguments)
+        sys.argv[1:] = correct_spelling(arguments)
         if line.help:
-            print(help_page(arguments, schema))
+            print(format_help(arguments, schema))
             return
         rank_command = _read_rank_command(config_name)
         job = _make_job(task, schema, traceback, rank_command, signals, started_folders)
@@ -92,7 +100,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         if (rank := launch.read_own_rank()) is not None and rank.rank:
             # Run folders are named by their time of start. All ranks use that of rank 0, and this value is not used.
             sys.argv.insert(1, "hydra.run.dir=outputs")
-        program = program_of(line.overrides, schema)
+        program = register_config(line.overrides, schema)
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=program)(job)
         if not line.multirun:
             run()
@@ -108,7 +116,7 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
             # A sweep that failed before its first job leaves an empty folder.
             if not any(Path(folder).exists() for folder in started_folders):
                 with suppress(*COMPOSING):  # a command line that does not compose has no sweep folder
-                    _remove_if_empty(sweep_folder(arguments, schema).absolute())
+                    _remove_if_empty(find_sweep_folder(arguments, schema).absolute())
 
     # Hydra raises its errors with the first variable; this module prints them.
     os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}
@@ -141,7 +149,7 @@ def _run_without_traceback(
         is_bug = bool(started_folders) and isinstance(e, ValueError)
         _fail(None if is_bug else explain(e, arguments, schema), e)
     except RUNTIME_ERRORS as e:
-        text = explain_error(e) or (sweeps.missing_plugin(e) if isinstance(e, RuntimeError) else None)
+        text = explain_error(e) or (sweeps.explain_missing_plugin(e) if isinstance(e, RuntimeError) else None)
         if text is None and isinstance(e, OSError) and not started_folders:
             text = f"the run folder cannot be made: {e}; choose another place with hydra.run.dir=DIR"
         _fail(text, e)
@@ -179,7 +187,7 @@ def _make_job(
             refuse_impossible_sweeps(config)
             settings = _list_job_settings(HydraConfig.get().overrides.task) if is_sweep() else sys.argv[1:]
             number = run_or_start_ranks(task, config, folder, [*rank_command, *settings])
-            if number is None and is_sweep() and sweeps.chooses(HydraConfig.get().sweeper):
+            if number is None and is_sweep() and sweeps.chooses_settings(HydraConfig.get().sweeper):
                 raise MathSEError(
                     "the run has no dev accuracy for the sweeper to choose by; callbacks.evaluate measures it"
                 )
@@ -228,10 +236,10 @@ def _parse_job_settings(cfg: DictConfig, schema: type) -> Any:
     program, and is composed again onto its own.
     """
     overrides = list(HydraConfig.get().overrides.task)
-    program = program_of(overrides, schema)
+    program = register_config(overrides, schema)
     if is_sweep() and program != HydraConfig.get().job.config_name:
         cfg = compose(program, overrides=overrides)
-    return parse(cfg, schema, given=given(overrides))
+    return parse(cfg, schema, given=find_set_keys(overrides))
 
 
 def _list_job_settings(overrides: Sequence[str]) -> list[str]:
@@ -275,7 +283,7 @@ def run_or_start_ranks(task: Task, config: Any, folder: Path, command: Sequence[
 
 def format_run_dir(folder: Path) -> str:
     """Return the override that makes ``folder`` the run folder."""
-    return f"hydra.run.dir={quoted(str(folder.absolute()))}"
+    return f"hydra.run.dir={quote_value(str(folder.absolute()))}"
 
 
 def _read_rank_command(subcommand: str) -> list[str]:
@@ -302,7 +310,7 @@ def build_python_command(subcommand: str) -> list[str]:
 
 def _print_sweep_table(started_folders: Sequence[str], arguments: Sequence[str], schema: type) -> None:
     """Print the table of a sweep. Without ``started_folders`` a launcher ran the jobs in other processes."""
-    if table := format_sweep_table([*map(Path, started_folders)] or find_jobs(sweep_folder(arguments, schema))):
+    if table := format_sweep_table([*map(Path, started_folders)] or find_jobs(find_sweep_folder(arguments, schema))):
         print("", *table, sep="\n", flush=True)
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mathse.config.fits import SFT, StageFit
+from mathse.config.fits import SFTConfig, StageFitConfig
 from mathse.config.parse import parse
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.config.schema import TrainConfig
-from mathse.config.trust import only_looking
+from mathse.config.trust import forbid_foreign_classes
 from mathse.errors import RunError
 from mathse.reporting import report
 from mathse.reporting.progress.wording import accuracy_text, gain, points
@@ -78,9 +78,9 @@ class Controls:
                 "made; an earlier version made this run: repeat it with this version"
             )
         self.budget = budget
-        with only_looking():  # the run folder may be another person's: only MathSE's own classes are built
+        with forbid_foreign_classes():  # the run folder may be another person's: only MathSE's own classes are built
             self.config: TrainConfig = parse(OmegaConf.create(dict(self.run.config)))
-        self.settings: SFT = self.config.sft.of_stage("distill")
+        self.settings: SFTConfig = self.config.sft.of_stage("distill")
         self.steps: int = self.settings.steps(sum(1 for _ in self.distill.rows(TRAIN)))  # of the distilled student
         # Steps of the distilled student that cost as many FLOPs as the whole run.
         self.equal_steps = max(1, round(budget / (row * self.settings.batch_size)))
@@ -128,7 +128,7 @@ class Controls:
         from mathse.evolution.tasks import run_task  # loads torch, after the run has been checked
 
         # The same settings and rows, without the settings of stages: one training of ``steps`` steps.
-        none = StageFit()
+        none = StageFitConfig()
         sft = replace(self.settings, epochs=None, max_steps=steps, distill=none, round=none, final=none)
         sft = replace(sft, train=str(self.distill.path(TRAIN)))
         config: TrainConfig = replace(
@@ -191,7 +191,7 @@ def format_control(results: Sequence[Mapping[str, Any]], name: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand and return its exit code. Raises RunError for a run without controls."""
     parser = argparse.ArgumentParser(
-        prog=program("control"),
+        prog=format_command("control"),
         description="Train the two controls of finished runs and compare: the distilled rows without rounds, with as "
         "many operations as the whole run, and at the length that is best on dev problems.",
     )

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.errors import CheckpointError
 
 PUBLISHED_LAYOUT = "internvl_chat"  # model_type in config.json
@@ -64,7 +64,7 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand and return its exit code. Raises CheckpointError as ``convert`` does."""
     parser = argparse.ArgumentParser(
-        prog=program("convert"),
+        prog=format_command("convert"),
         description="Save a published InternVL2.5 checkpoint in transformers' layout, which servers open too.",
     )
     parser.add_argument("source", metavar="SRC", help="a folder, or a hub id such as OpenGVLab/InternVL2_5-8B")

@@ -19,7 +19,7 @@ from typing import Any
 from mathse.commands import cli
 from mathse.commands import evaluate as evaluate_command
 from mathse.commands import train as train_command
-from mathse.config.compose import evaluate_config, train_config
+from mathse.config.compose import compose_evaluate, compose_train
 from mathse.config.options import FLAG, look_in, own_folder
 from mathse.errors import ConfigError, MathSEError
 from mathse.runs.layout import METRICS, SUMMARY
@@ -57,7 +57,7 @@ def train(
     Raises ConfigError, with a line for each wrong setting, before anything is loaded; MathSEError if the run fails.
     """
     look_in(config_dir)
-    config, run = train_config(_list_overrides("train", overrides, folder))
+    config, run = compose_train(_list_overrides("train", overrides, folder))
     metric = _run(train_command.train, config, run, cli.build_python_command("train"), overrides)
     return Finished(run, metric, {} if config.plan else read_json(run / SUMMARY))
 
@@ -71,7 +71,7 @@ def evaluate(
     ``evaluate("checkpoint=runs/smoke/final/checkpoint", "limit=20")``.
     """
     look_in(config_dir)
-    config, run = evaluate_config(_list_overrides("evaluate", overrides, folder))
+    config, run = compose_evaluate(_list_overrides("evaluate", overrides, folder))
     metric = _run(evaluate_command.evaluate, config, run, cli.build_python_command("evaluate"), overrides)
     return Finished(run, metric, {file.parent.name: read_json(file) for file in sorted(run.glob(f"*/{METRICS}"))})
 

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathse.config.backbones import TinyBackbone
-from mathse.config.data import SyntheticData
-from mathse.config.generators import VLLMGenerator
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.data import SyntheticDataConfig
+from mathse.config.generators import VLLMGeneratorConfig
 from mathse.config.rules.files import HUB_ID
 from mathse.config.schema import TrainConfig
-from mathse.config.teachers import OpenAITeacher, SymbolicTeacher
+from mathse.config.teachers import OpenAITeacherConfig, SymbolicTeacherConfig
 from mathse.errors import ConfigError
 from mathse.evolution import memory
 from mathse.models.needs import BFLOAT16_BYTES, find_architecture, format_bytes
@@ -30,9 +30,9 @@ CHOOSES_DATA = re.compile(r"[+~]*(data|experiment)\b")  # an experiment also cho
 
 def is_data_unnamed(config: TrainConfig, overrides: Sequence[str]) -> bool:
     """Whether a pretrained backbone would train on the synthetic problems, and no override chose them."""
-    if not isinstance(config.data, SyntheticData) or any(CHOOSES_DATA.match(override) for override in overrides):
+    if not isinstance(config.data, SyntheticDataConfig) or any(CHOOSES_DATA.match(override) for override in overrides):
         return False
-    if isinstance(config.backbone, TinyBackbone):
+    if isinstance(config.backbone, TinyBackboneConfig):
         return False
     model = find_architecture(config.backbone)
     return model is not None and model.total >= MIN_REAL_PARAMETERS
@@ -56,7 +56,7 @@ def refuse_missing_program(config: Any) -> None:
 def _find_missing_program(config: Any) -> Iterator[str]:
     """Yield a sentence if generator=vllm would start a program on this machine that is not there."""
     generator = config.generator
-    if isinstance(generator, VLLMGenerator) and not generator.base_urls:
+    if isinstance(generator, VLLMGeneratorConfig) and not generator.base_urls:
         program = shlex.split(generator.program)[0]
         if shutil.which(program) is None:
             yield (
@@ -74,7 +74,7 @@ def _describe_missing_data(config: TrainConfig) -> Iterator[str]:
         "pictures of digits; pass data=jsonl data.path=FILE for your own problems (`mathse data check data=jsonl "
         "data.path=FILE` looks at them first), or data=synthetic if you want these sums"
     )
-    if isinstance(config.teacher, SymbolicTeacher):
+    if isinstance(config.teacher, SymbolicTeacherConfig):
         yield (
             "teacher: symbolic solves the synthetic problems only; pass teacher=openai, a model behind an API "
             "(teacher.base_url=http://HOST:PORT/v1 for your own server), or teacher=replay for rows with a solution"
@@ -84,8 +84,8 @@ def _describe_missing_data(config: TrainConfig) -> Iterator[str]:
 def _find_later_mistakes(config: TrainConfig, unnamed: bool) -> Iterator[str]:
     """Yield the mistakes that the run would meet after this one: key, memory, weights."""
     # With data of their own, most users choose teacher=openai. Its key may be missing.
-    suggests_openai = unnamed and isinstance(config.teacher, SymbolicTeacher)
-    key = getattr(OpenAITeacher() if suggests_openai else config.teacher, "api_key_env", None)
+    suggests_openai = unnamed and isinstance(config.teacher, SymbolicTeacherConfig)
+    key = getattr(OpenAITeacherConfig() if suggests_openai else config.teacher, "api_key_env", None)
     if key is not None and not os.environ.get(key):
         yield f"key: teacher=openai reads {key}, which is not set; export {key}=..."
     try:

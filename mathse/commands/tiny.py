@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mathse.config.backbones import SAYS_ITSELF, CogVLM2, InternVL25
-from mathse.config.program import program
+from mathse.config.backbones import SAYS_ITSELF, CogVLM2BackboneConfig, InternVL25BackboneConfig
+from mathse.config.program import format_command
 from mathse.errors import CheckpointError
 from mathse.runs.layout import OWN_SETTINGS
 from mathse.runs.store import write_json
@@ -24,8 +24,8 @@ BUILDERS = {  # family -> function from a seed to a Backbone
     "tiny": "mathse.models.tiny.tiny",
     "qwen2vl": "mathse.models.tiny.tiny_qwen2vl",
     # A family with its own package has a function make_tiny beside its _target_.
-    "internvl2_5": InternVL25()._target_.replace(".load", ".make_tiny"),
-    "cogvlm2": CogVLM2()._target_.replace(".load", ".make_tiny"),
+    "internvl2_5": InternVL25BackboneConfig()._target_.replace(".load", ".make_tiny"),
+    "cogvlm2": CogVLM2BackboneConfig()._target_.replace(".load", ".make_tiny"),
 }
 OTHERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"}  # for backbone=causal_lm
 # Model types for backbone=hf. mathse.models.tiny_hf has the same names, but loads transformers.
@@ -45,7 +45,7 @@ HF_CLASSES = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand and return its exit code. Raises CheckpointError for a folder that is not empty."""
     parser = argparse.ArgumentParser(
-        prog=program("tiny"), description="Write a small random-weight checkpoint of a family's true architecture."
+        prog=format_command("tiny"), description="Write a small random-weight checkpoint of a family's true architecture."
     )
     parser.add_argument("family", nargs="?", default="tiny", choices=(*BUILDERS, *OTHERS, *HF_CLASSES))
     parser.add_argument("folder", type=Path, metavar="DST", help="a folder that does not exist yet")

@@ -24,14 +24,14 @@ from hydra.core.hydra_config import HydraConfig
 from mathse.commands import cli
 from mathse.commands.missing import refuse_incomplete
 from mathse.commands.subcommands import import_subcommand
-from mathse.config.backbones import InternVL25, Qwen2VL
-from mathse.config.generators import HFGenerator, VLLMGenerator
+from mathse.config.backbones import InternVL25BackboneConfig, Qwen2VLBackboneConfig
+from mathse.config.generators import HFGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.schema import TrainConfig
 from mathse.runs.layout import RUN
 from mathse.runs.reader import read_finished_summary
 from mathse.runs.store import read_json
 
-SERVED = (Qwen2VL, InternVL25)  # families that vLLM supports
+SERVED = (Qwen2VLBackboneConfig, InternVL25BackboneConfig)  # families that vLLM supports
 
 
 def train(config: TrainConfig, folder: Path) -> float | None:
@@ -63,18 +63,18 @@ def choose_engine(
         overrides: those of the command line.
     """
     generator = config.generator
-    if not isinstance(generator, HFGenerator) or not isinstance(config.backbone, SERVED) or generator.top_k:
+    if not isinstance(generator, HFGeneratorConfig) or not isinstance(config.backbone, SERVED) or generator.top_k:
         return config
     if any(override.lstrip("+").startswith("generator=") for override in overrides):
         return config
     if (folder / RUN).is_file():
         recorded = str(read_json(folder / RUN)["config"].get("generator", {}).get("_target_", ""))
-        if not recorded.endswith("VLLMGenerator"):
+        if not recorded.endswith("VLLMGeneratorConfig"):
             return config
     elif config.resume is not None or config.trainer.accelerator == "cpu" or not (_has_cuda() and _has_vllm()):
         return config
     # Keep the sampling settings, and let the engine judge where it supports the ORM's backbone.
-    engine = VLLMGenerator(
+    engine = VLLMGeneratorConfig(
         temperature=generator.temperature, top_p=generator.top_p, max_new_tokens=generator.max_new_tokens
     )
     orm, judge = config.orm.backbone or config.backbone, config.judge
@@ -92,7 +92,7 @@ def _has_cuda() -> bool:
 
 
 def _has_vllm() -> bool:
-    return shutil.which(VLLMGenerator().program) is not None
+    return shutil.which(VLLMGeneratorConfig().program) is not None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

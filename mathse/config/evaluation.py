@@ -12,21 +12,21 @@ from mathse.config.setting import SETTINGS, Option, Section
 
 
 @dataclass(config=SETTINGS)
-class Evaluation(Section):
+class StudentEvaluationConfig(Section):
     batch_size: int = Field(default=512, ge=1, description="Number of problems that are answered at a time.")
     max_new_tokens: int = Field(default=80, ge=1, description="Most tokens of an answer.")
     limit: int | None = Field(default=None, ge=1, description="Number of problems of the test set. null: all.")
 
 
 @dataclass(config=SETTINGS)
-class OwnBenchmark(Section):
+class OwnBenchmarkConfig(Section):
     """The test split of ``data``: the synthetic or own problems (docs: mathse/evaluation/own_benchmark.py)."""
 
     _target_: str = "mathse.evaluation.own_benchmark.OwnBenchmark"
 
 
 @dataclass(config=SETTINGS)
-class BenchmarkRows(Section):
+class BenchmarkRowsConfig(Section):
     """Where a benchmark's rows come from."""
 
     problems: str | None = Field(
@@ -39,7 +39,7 @@ class BenchmarkRows(Section):
 
 
 @dataclass(config=SETTINGS)
-class MathVista(BenchmarkRows):
+class MathVistaConfig(BenchmarkRowsConfig):
     """testmini, 1,000 problems (docs: mathse/evaluation/benchmarks/mathvista.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvista.MathVista"
@@ -58,7 +58,7 @@ class MathVista(BenchmarkRows):
 
 
 @dataclass(config=SETTINGS)
-class MathVision(BenchmarkRows):
+class MathVisionConfig(BenchmarkRowsConfig):
     """test, 3,040 problems; testmini, 304 of them (docs: mathse/evaluation/benchmarks/mathvision.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvision.MathVision"
@@ -68,7 +68,7 @@ class MathVision(BenchmarkRows):
 
 
 @dataclass(config=SETTINGS)
-class MathVerse(BenchmarkRows):
+class MathVerseConfig(BenchmarkRowsConfig):
     """testmini, 788 problems in 5 versions (docs: mathse/evaluation/benchmarks/mathverse.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathverse.MathVerse"
@@ -82,7 +82,7 @@ class MathVerse(BenchmarkRows):
 
 
 @dataclass(config=SETTINGS)
-class MathVLTest(BenchmarkRows):
+class MathVLTestConfig(BenchmarkRowsConfig):
     """Your own file of MathVL-test, which is not public (docs: mathse/evaluation/benchmarks/mathvl_test.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.mathvl_test.MathVLTest"
@@ -92,7 +92,7 @@ class MathVLTest(BenchmarkRows):
 
 
 @dataclass(config=SETTINGS)
-class WeMath(BenchmarkRows):
+class WeMathConfig(BenchmarkRowsConfig):
     """testmini, 1,740 problems (docs: mathse/evaluation/benchmarks/wemath.py)."""
 
     _target_: str = "mathse.evaluation.benchmarks.wemath.WeMath"
@@ -102,7 +102,7 @@ class WeMath(BenchmarkRows):
 
 
 @dataclass(config=SETTINGS)
-class ORMTest(Section):
+class ORMTestConfig(Section):
     """Labelled paths, which the ORM of ``checkpoint`` judges (docs: mathse/evaluation/orm_test)."""
 
     _target_: str = "mathse.evaluation.orm_test.ORMTest"
@@ -116,12 +116,20 @@ class ORMTest(Section):
     )
 
 
-BENCHMARKS = (OwnBenchmark, MathVista, MathVision, MathVerse, MathVLTest, WeMath, ORMTest)
+BENCHMARKS = (
+    OwnBenchmarkConfig,
+    MathVistaConfig,
+    MathVisionConfig,
+    MathVerseConfig,
+    MathVLTestConfig,
+    WeMathConfig,
+    ORMTestConfig,
+)
 ROWS = ("problems", "images", "split")  # given to a benchmark's ``load``, all else to its constructor
 
 
 @dataclass(config=SETTINGS)
-class LLM(Section):
+class ScoringLLMConfig(Section):
     """Who extracts answers and judges where the official code asks an LLM (docs: mathse/inference/llm)."""
 
     model: str | None = Field(
@@ -176,7 +184,7 @@ class LLM(Section):
 
 
 @dataclass(config=SETTINGS)
-class RewardModel(Section):
+class RewardModelConfig(Section):
     """The ORM at test time: P(correct) of each sample, for selector=orm and orm_weighted."""
 
     checkpoint: str | None = Field(default=None, description="Folder of a trained ORM's checkpoint.")

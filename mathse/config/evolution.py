@@ -14,7 +14,7 @@ NOBODY = "none"  # evolution.reflect.feedback: the writer is told nothing
 
 
 @dataclass(config=SETTINGS)
-class Distill(Section):
+class DistillConfig(Section):
     size: int | None = Field(
         default=None, ge=1, description="Number of problems. null: the data's seed set; with task=distill all problems."
     )
@@ -25,7 +25,7 @@ class Distill(Section):
 
 
 @dataclass(config=SETTINGS)
-class Round(Section):
+class RoundConfig(Section):
     sample_size: int | None = Field(
         default=None,
         ge=1,
@@ -45,7 +45,7 @@ class Round(Section):
 
 
 @dataclass(config=SETTINGS)
-class Reflect(Section):
+class ReflectConfig(Section):
     when: Literal["last", "every", "never"] = Field(
         default="last",
         description="Rounds after which reflection runs. Algorithm 1 of the paper reflects once, Eq. 2 after every "
@@ -80,7 +80,7 @@ class Reflect(Section):
 
 
 @dataclass(config=SETTINGS)
-class Evolution(Section):
+class EvolutionConfig(Section):
     rounds: int = Field(
         default=2,
         ge=0,
@@ -104,5 +104,5 @@ class Evolution(Section):
         "every round (ReST-EM).",
     )
     update: Annotated[Any, Option("evolution/update")] = Field(default_factory=SFTUpdateConfig)
-    round: Round = Field(default_factory=Round)
-    reflect: Reflect = Field(default_factory=Reflect)
+    round: RoundConfig = Field(default_factory=RoundConfig)
+    reflect: ReflectConfig = Field(default_factory=ReflectConfig)

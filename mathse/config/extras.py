@@ -36,7 +36,7 @@ EXTRAS = {
 }
 
 
-def installed(extra: str) -> bool:
+def is_installed(extra: str) -> bool:
     """Whether the library behind an extra can be imported."""
     try:
         spec = find_spec(EXTRAS[extra].module)
@@ -45,14 +45,14 @@ def installed(extra: str) -> bool:
     return spec is not None and spec.origin is not None  # no origin: a folder of that name, no library
 
 
-def missing(extra: str) -> str | None:
+def explain_missing(extra: str) -> str | None:
     """``needs duckdb, which is not installed; pip install '.[lineage]'``; None where it is installed."""
-    if installed(extra):
+    if is_installed(extra):
         return None
-    return f"needs {EXTRAS[extra].title}, which is not installed; pip install {quoted(extra)}"
+    return f"needs {EXTRAS[extra].title}, which is not installed; pip install {quote_extra(extra)}"
 
 
-def quoted(extra: str) -> str:
+def quote_extra(extra: str) -> str:
     """An extra as pip takes it: ``'.[hub]'`` in a checkout."""
     package = "." if (SOURCE / "pyproject.toml").is_file() else "mathse"
     return f"'{package}[{extra}]'"

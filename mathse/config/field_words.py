@@ -111,7 +111,7 @@ GONE = {
 }
 
 
-def sentence_for(name: str) -> str | None:
+def explain_foreign_name(name: str) -> str | None:
     """The answer to a setting that another program or an earlier version has."""
     if name in GONE:
         return GONE[name]
@@ -120,11 +120,11 @@ def sentence_for(name: str) -> str | None:
     return None if meant is None else f"no such setting; {meant}"
 
 
-def nearest(name: str, names: Sequence[str]) -> str | None:
+def find_nearest(name: str, names: Sequence[str]) -> str | None:
     """The name that was probably meant: one that differs in its letters' case and its signs alone, what the field calls
     so, the right word one level off, a similar name."""
     others = [n for n in names if not f"{name}.".startswith(f"{n}.")]
-    if spelt := same_but_spelling(name, others):
+    if spelt := match_spelling(name, others):
         return spelt
     if meant := next((n for n in FIELD_WORDS.get(name.casefold(), ()) if n in names or n in OF_HYDRA), None):
         return meant
@@ -144,14 +144,14 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     return near[0] if near else None
 
 
-def same_but_spelling(name: str, names: Sequence[str]) -> str | None:
+def match_spelling(name: str, names: Sequence[str]) -> str | None:
     """The one of ``names`` that differs from ``name`` in case and signs alone: InternVL2.5 for internvl2_5."""
     bare = re.sub(r"[-_. ]", "", name).casefold()
     same = [n for n in names if re.sub(r"[-_. ]", "", n).casefold() == bare]
     return same[0] if len(same) == 1 else None
 
 
-def did_you_mean(name: str, names: Sequence[str]) -> str:
+def suggest_name(name: str, names: Sequence[str]) -> str:
     """``"; did you mean NEAREST?"``, or nothing if no name is near."""
-    near = nearest(name, names)
+    near = find_nearest(name, names)
     return f"; did you mean {near}?" if near else ""

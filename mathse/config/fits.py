@@ -12,7 +12,7 @@ from mathse.config.setting import SETTINGS, Option, Section, follows
 
 
 @dataclass(config=SETTINGS)
-class Optimizer(Section):
+class OptimizerConfig(Section):
     lr: float = Field(default=2e-3, gt=0, description="Highest learning rate, after the warm-up.")
     weight_decay: float = Field(
         default=0.01, ge=0, description="Weight decay of the matrices. Norms and biases have no weight decay."
@@ -30,7 +30,7 @@ class Optimizer(Section):
 
 
 @dataclass(config=SETTINGS)
-class Lora(Section):
+class AdapterConfig(Section):
     """Low-rank adapters (method=lora, qlora); the checkpoint is the merged model, the adapter lies beside it."""
 
     rank: int = Field(default=16, ge=1, description="Rank of the two adapter matrices.")
@@ -43,14 +43,14 @@ class Lora(Section):
 
 
 @dataclass(config=SETTINGS)
-class Fit(Section):
+class FitConfig(Section):
     """One fit. Exactly one of ``epochs`` and ``max_steps`` is set."""
 
     method: Literal["full", "lora", "qlora"] = Field(
         default="full",
         description="Method of fine-tuning. full: all weights; lora: adapters; qlora: adapters on 4-bit weights.",
     )
-    lora: Lora = Field(default_factory=Lora)
+    lora: AdapterConfig = Field(default_factory=AdapterConfig)
     freeze: list[str] = Field(
         default_factory=list, description="Parts of the model that are not trained: tower, connector, language."
     )
@@ -94,7 +94,7 @@ class Fit(Section):
         description="Most tokens per forward pass: rows times longest row, image tokens included. A longer row gets a "
         "forward pass of its own. null: no limit.",
     )
-    optimizer: Optimizer = Field(default_factory=Optimizer)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     val_rows: int = Field(default=128, ge=0, description="Number of dev rows of a validation. 0: no validation.")
     val_every: int = Field(default=100, ge=1, description="Number of optimizer steps between two validations.")
 
@@ -111,7 +111,7 @@ class Fit(Section):
 
 
 @dataclass(config=SETTINGS)
-class StageFit(Section):
+class StageFitConfig(Section):
     """A stage's own length, batch and rate of training. null: as ``sft`` has it. At most one of ``epochs`` and
     ``max_steps`` is set, and takes the place of both."""
 
@@ -127,19 +127,19 @@ FitStage = Literal["distill", "round", "final"]
 
 
 @dataclass(config=SETTINGS)
-class SFT(Fit):
+class SFTConfig(FitConfig):
     """The student's fits. ``distill``, ``round`` and ``final`` set apart what one kind of stage does otherwise."""
 
     train: str | None = Field(default=None, description="Training rows, a train.jsonl (task=sft).")
-    distill: StageFit = Field(default_factory=StageFit)  # on the teacher's solutions
-    round: StageFit = Field(default_factory=StageFit)  # of each self-evolving round
-    final: StageFit = Field(default_factory=StageFit)  # after the last reflection
+    distill: StageFitConfig = Field(default_factory=StageFitConfig)  # on the teacher's solutions
+    round: StageFitConfig = Field(default_factory=StageFitConfig)  # of each self-evolving round
+    final: StageFitConfig = Field(default_factory=StageFitConfig)  # after the last reflection
 
-    def of_stage(self, stage: FitStage | None) -> SFT:
+    def of_stage(self, stage: FitStage | None) -> SFTConfig:
         """The settings of a stage's fit. None: of a fit that belongs to none of the three."""
         if stage is None:
             return self
-        own: StageFit = getattr(self, stage)
+        own: StageFitConfig = getattr(self, stage)
         settings = self
         if own.epochs is not None or own.max_steps is not None:
             settings = replace(settings, epochs=own.epochs, max_steps=own.max_steps)
@@ -168,7 +168,7 @@ LIKE_THE_STUDENT = (
 
 
 @dataclass(config=SETTINGS)
-class ORM(Section):
+class ORMConfig(Section):
     """The Outcome Reward Model and its data (docs: mathse/judges/orm_rows)."""
 
     kind: Literal["generative", "binary"] = Field(
@@ -232,7 +232,7 @@ class ORM(Section):
         description="Number of optimizer steps of the solver of the ORM's problems that the ORM starts from. 0: it "
         "starts from the base model.",
     )
-    fit: Fit = Field(
-        default_factory=lambda: Fit(optimizer=Optimizer(lr=1.5e-3)),
+    fit: FitConfig = Field(
+        default_factory=lambda: FitConfig(optimizer=OptimizerConfig(lr=1.5e-3)),
         json_schema_extra=follows({name: f"sft.{name}" for name in LIKE_THE_STUDENT}),
     )

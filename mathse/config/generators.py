@@ -17,7 +17,7 @@ TOP_P = "Share of the probability mass that is sampled from."
 
 
 @dataclass(config=SETTINGS)
-class HFGenerator(Section):
+class HFGeneratorConfig(Section):
     """Sampling in this process."""
 
     _target_: str = "mathse.inference.generate.HFGenerator"
@@ -37,7 +37,7 @@ class HFGenerator(Section):
 
 
 @dataclass(config=SETTINGS)
-class ServerGenerator(Section):
+class ServerGeneratorConfig(Section):
     """Students answer behind an OpenAI-compatible server (docs: docs/serving.md).
 
     A run may go on with another value of a setting that is marked NO_IDENTITY: it changes no answer.
@@ -87,7 +87,7 @@ class ServerGenerator(Section):
 
 
 @dataclass(config=SETTINGS)
-class VLLMGenerator(Section):
+class VLLMGeneratorConfig(Section):
     """Students, and with ``judge.engine=vllm`` the ORM, behind one vLLM that stays up (docs: docs/serving.md).
 
     Their weights are swapped in place. A setting that is marked NO_IDENTITY changes no answer.

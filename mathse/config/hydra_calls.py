@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mathse.config.mistakes import show
-from mathse.config.options import groups
-from mathse.config.overrides import command_line, configs
+from mathse.config.options import list_groups
+from mathse.config.overrides import open_configs, parse_command_line
 from mathse.config.schema import PROGRAMS
 from mathse.config.trust import TRUST, is_trusted
 from mathse.errors import ConfigError
@@ -31,7 +31,7 @@ def refuse_calls_by_hydra(arguments: Sequence[str], schema: type) -> None:
 
     Each job of a sweep is looked at, since each has its own options. Raises as Hydra does for what does not compose.
     """
-    line = command_line(arguments)
+    line = parse_command_line(arguments)
     if not any(override.lstrip("+").startswith("plan=") for override in line.overrides):
         return
     jobs = [line.overrides]
@@ -39,9 +39,9 @@ def refuse_calls_by_hydra(arguments: Sequence[str], schema: type) -> None:
         parsed = OverridesParser.create().parse_overrides(line.overrides)
         choices = [o for o in parsed if not o.is_sweep_override() or o.is_discrete_sweep()]  # the others are numbers
         [jobs] = BasicSweeper.split_arguments(choices, None)
-    with configs():
+    with open_configs():
         known = set(_calls_by_hydra(PROGRAMS[schema], []))
-    with configs(line.config_path):
+    with open_configs(line.config_path):
         for job in jobs:
             for path, name in _calls_by_hydra(line.config_name or PROGRAMS[schema], job):
                 if (path, name) not in known and not is_trusted(name):
@@ -60,7 +60,7 @@ def _calls_by_hydra(config_name: str, overrides: Sequence[str]) -> Iterator[tupl
         plugin = f"{part}._target_" if part in ("launcher", "sweeper") else ""
         yield from (call for call in _calls(settings[part], part) if call[0] != plugin)
     for key, value in (settings.sweeper.get("params") or {}).items():
-        if (name := str(key).lstrip("+~").partition("@")[0]) in groups() or name.startswith("hydra"):
+        if (name := str(key).lstrip("+~").partition("@")[0]) in list_groups() or name.startswith("hydra"):
             yield f"sweeper.params.{key}", str(value)
 
 

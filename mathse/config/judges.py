@@ -1,8 +1,8 @@
-"""The judges: who returns a verdict on a path, each option with settings of its own (docs: mathse/judges).
+"""Settings of the judges, which return a verdict on a path: a class for each option (docs: mathse/judges).
 
-What stands in ``Judge`` stands in the section of every judge, a user's own too. It says how verdicts are taken, and how
-the run's ORM is opened and asked: whoever judges, the ORM may give feedback, filter the distilled paths or be measured,
-and a run has one ORM. What follows in a subclass is that judge's alone.
+``JudgeConfig`` has the settings of every judge, including a user's own: how verdicts are made, and how the run's ORM is
+opened and queried. A run has one ORM. With any judge, the ORM may give feedback, filter the distilled paths or be
+measured. The subclasses add the settings of one judge.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pydantic.dataclasses import dataclass
 
 from mathse.config.setting import SETTINGS, Section, settings_of
 
-# a judge's class gets those that its parameters name
+# The run passes these to a judge's class, as far as the class has parameters of these names.
 RUN_GIVES = ("orm", "teacher", "seed", "open_judge", "check_steps")
 NAME = "Name of the judge in verdicts, reports and stage identities."
-PARTS = "Names of judges that must all accept a path. The verdict has the words of the first."
-MUST_BE_SET = "???"  # OmegaConf's sign of a value that nobody has given
+PARTS = "Names of judges that must all accept a path. The first judge writes the verdict."
+MUST_BE_SET = "???"  # OmegaConf's sign of a missing value
 
 
 @dataclass(config=SETTINGS)
-class Judge(Section):
+class JudgeConfig(Section):
     """Settings that the section of every judge has."""
 
-    asks: ClassVar[tuple[str, ...]] = ()  # models of the run that its verdicts come from: "orm", "teacher"
+    asks: ClassVar[tuple[str, ...]] = ()  # models of the run that make its verdicts: "orm", "teacher"
 
     name: str = Field(
         default="",
@@ -50,12 +50,12 @@ class Judge(Section):
     explain: Literal["all", "read"] = Field(
         default="all",
         description="Wrong paths for which an ORM in this process with orm.order=verdict_first writes an explanation. "
-        "all: each; read: only the drafts that a reflection shows to its writer.",
+        "all: every path; read: only the drafts that a reflection shows to its writer.",
     )
     engine: Literal["hf", "vllm"] = Field(
         default="hf",
-        description="Where the ORM runs. vllm: in the engine of generator=vllm, in turn with the students; hf: in this "
-        "process, or at judge.server. All settings below are for judge.server; the engine has its own.",
+        description="Place where the ORM runs. vllm: the engine of generator=vllm, in turn with the students; hf: this "
+        "process, or judge.server. The settings below it belong to judge.server; the engine has its own.",
     )
     server: str | None = Field(
         default=None,
@@ -84,7 +84,7 @@ class Judge(Section):
 
 
 @dataclass(config=SETTINGS)
-class ORMJudge(Judge):
+class ORMJudgeConfig(JudgeConfig):
     asks: ClassVar[tuple[str, ...]] = ("orm",)
 
     _target_: str = "mathse.judges.orm.trained_orm"
@@ -92,7 +92,7 @@ class ORMJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class TeacherJudge(Judge):
+class TeacherJudgeConfig(JudgeConfig):
     asks: ClassVar[tuple[str, ...]] = ("teacher",)
 
     _target_: str = "mathse.judges.teacher.TeacherJudge"
@@ -100,13 +100,13 @@ class TeacherJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class AnswerJudge(Judge):
+class AnswerJudgeConfig(JudgeConfig):
     _target_: str = "mathse.judges.answer.AnswerJudge"
     name: str = Field(default="answer", description=NAME)
 
 
 @dataclass(config=SETTINGS)
-class AgreementJudge(Judge):
+class AgreementJudgeConfig(JudgeConfig):
     _target_: str = "mathse.judges.agreement.AgreementJudge"
     name: str = Field(default="orm_and_answer", description=NAME)
     parts: list[str] = Field(default_factory=lambda: ["orm", "answer"], description=PARTS)
@@ -117,32 +117,32 @@ class AgreementJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class RandomJudge(Judge):
+class RandomJudgeConfig(JudgeConfig):
     _target_: str = "mathse.judges.controls.RandomJudge"
     name: str = Field(default="random", description=NAME)
     rate: float = Field(default=0.5, ge=0, le=1, description="Share of the paths that the judge accepts.")
 
 
 @dataclass(config=SETTINGS)
-class NoisyJudge(Judge):
+class NoisyJudgeConfig(JudgeConfig):
     _target_: str = "mathse.judges.controls.NoisyJudge"
     name: str = Field(default="noisy", description=NAME)
     rate: float = Field(default=0.5, ge=0, le=1, description="Share of the verdicts that the judge inverts.")
 
 
 @dataclass(config=SETTINGS)
-class MajorityJudge(Judge):
-    """The answer that most samples of a problem come to, from a share of ``threshold`` of its samples on."""
+class MajorityJudgeConfig(JudgeConfig):
+    """Accepts the most frequent answer of a problem's samples, if at least a share of ``threshold`` has it."""
 
     _target_: str = "mathse.judges.votes.MajorityJudge"
     name: str = Field(default="majority", description=NAME)
     ties: Literal["reject", "accept"] = Field(
         default="reject",
-        description="Treatment of two answers with equally many votes. reject: neither wins; accept: both.",
+        description="Treatment of two answers with equally many votes. reject: neither wins; accept: both win.",
     )
     weights: str | None = Field(
         default=None,
-        description="Judge that gives a sample's vote its weight, P(correct): orm. null: all votes are equal.",
+        description="Judge whose P(correct) is the weight of a sample's vote: orm. null: all votes are equal.",
     )
 
     @property
@@ -151,59 +151,65 @@ class MajorityJudge(Judge):
 
 
 @dataclass(config=SETTINGS)
-class CheckedJudge(Judge):
-    """The data's own check of steps, without the reference answer."""
+class CheckedJudgeConfig(JudgeConfig):
+    """Checks each step with the data's own checker, without the reference answer."""
 
     _target_: str = "mathse.judges.checked.CheckedJudge"
     name: str = Field(default="checked", description=NAME)
 
 
 @dataclass(config=SETTINGS)
-class AcceptJudge(Judge):
-    """Every path that is not empty."""
+class AcceptJudgeConfig(JudgeConfig):
+    """Accepts every path that is not empty."""
 
     _target_: str = "mathse.judges.controls.AcceptJudge"
     name: str = Field(default="accept", description=NAME)
 
 
 @dataclass(config=SETTINGS)
-class CheckedVotesJudge(AgreementJudge):
+class CheckedVotesJudgeConfig(AgreementJudgeConfig):
     name: str = Field(default="checked_votes", description=NAME)
     parts: list[str] = Field(default_factory=lambda: ["majority", "checked"], description=PARTS)
 
 
 @dataclass(config=SETTINGS)
-class ORMVotesJudge(AgreementJudge):
+class ORMVotesJudgeConfig(AgreementJudgeConfig):
     name: str = Field(default="orm_and_votes", description=NAME)
     parts: list[str] = Field(default_factory=lambda: ["orm", "majority"], description=PARTS)
 
 
 JUDGES: tuple[type[Any], ...] = (
-    ORMJudge,
-    TeacherJudge,
-    AnswerJudge,
-    AgreementJudge,
-    RandomJudge,
-    NoisyJudge,
-    MajorityJudge,
-    CheckedJudge,
-    AcceptJudge,
-    CheckedVotesJudge,
-    ORMVotesJudge,
+    ORMJudgeConfig,
+    TeacherJudgeConfig,
+    AnswerJudgeConfig,
+    AgreementJudgeConfig,
+    RandomJudgeConfig,
+    NoisyJudgeConfig,
+    MajorityJudgeConfig,
+    CheckedJudgeConfig,
+    AcceptJudgeConfig,
+    CheckedVotesJudgeConfig,
+    ORMVotesJudgeConfig,
 )
 BY_NAME: dict[str, type[Any]] = {settings_of(schema)["name"].default: schema for schema in JUDGES}
-OF_EVERY_JUDGE = frozenset(f.name for f in fields(Judge))
+OF_EVERY_JUDGE = frozenset(f.name for f in fields(JudgeConfig))
 
 
 @dataclass(config=SETTINGS)
-class OwnJudge(Judge):
-    """A judge of the user's own: its fields are made from the signature of its class."""
+class OwnJudgeConfig(JudgeConfig):
+    """A judge of the user: its fields are the parameters of its class."""
 
-    takes: ClassVar[tuple[str, ...]] = ()  # arguments of the class that are settings
+    takes: ClassVar[tuple[str, ...]] = ()  # parameters of the class that are settings
 
 
-def own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) -> type[OwnJudge]:
-    """The settings of a class that is not ours: those in its signature, beside those of every judge."""
+def make_own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) -> type[OwnJudgeConfig]:
+    """Make the settings class of a user's judge: the parameters of its class, beside the settings of every judge.
+
+    Args:
+        target: dotted path of the judge's class.
+        call: the class.
+        values: its section. A class with ``**kwargs`` has all further keys as settings.
+    """
     parameters = inspect.signature(call).parameters
     defaults = {
         name: MUST_BE_SET if p.default is p.empty else p.default
@@ -211,29 +217,32 @@ def own_judge(target: str, call: Callable[..., Any], values: Mapping[Any, Any]) 
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name not in (*RUN_GIVES, "name")
     }
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        more = {"_target_", *RUN_GIVES, *OF_EVERY_JUDGE}
-        defaults |= {str(key): value for key, value in values.items() if key not in more}
-    made_of: dict[str, Any] = {"_target_": target, "name": target, **defaults}
-    body: dict[str, Any] = {name: Field(default_factory=partial(deepcopy, value)) for name, value in made_of.items()}
+        no_settings = {"_target_", *RUN_GIVES, *OF_EVERY_JUDGE}
+        defaults |= {str(key): value for key, value in values.items() if key not in no_settings}
+    # A factory copies each default, so that two objects share no list.
+    values_by_field: dict[str, Any] = {"_target_": target, "name": target, **defaults}
+    body: dict[str, Any] = {
+        name: Field(default_factory=partial(deepcopy, value)) for name, value in values_by_field.items()
+    }
     body |= {
-        "__annotations__": dict.fromkeys(made_of, Any),
+        "__annotations__": dict.fromkeys(values_by_field, Any),
         "__module__": __name__,
         "asks": tuple(model for model in ("orm", "teacher") if model in parameters),
         "takes": tuple(defaults),
     }
-    own: Any = dataclass(config=SETTINGS)(type("OwnJudge", (OwnJudge,), body))
-    return cast("type[OwnJudge]", own)
+    return cast("type[OwnJudgeConfig]", dataclass(config=SETTINGS)(type("OwnJudgeConfig", (OwnJudgeConfig,), body)))
 
 
-def judge_named(chosen: Any, judge: Judge) -> Any:
-    """The settings of a judge that is chosen beside the run's ``judge``: for the distilled paths, as feedback, as part
-    of another.
+def judge_named(chosen: Any, judge: JudgeConfig) -> Any:
+    """Return the settings of a judge that is chosen beside the run's ``judge``: for distilled paths, for feedback, or
+    as a part of another judge.
 
     Args:
-        chosen: a name, or settings. Of the run's own judge's name: that one. Another has the values of the run's judge
-            wherever both have a setting.
+        chosen: settings, which are returned unchanged, or a name. The name of the run's judge stands for ``judge``
+            itself. Any other judge takes the values of ``judge`` for the settings that both have.
+        judge: the settings of the run's judge.
     """
-    if isinstance(chosen, Judge):
+    if isinstance(chosen, JudgeConfig):
         return chosen
     if chosen == judge.name:
         return judge
@@ -242,16 +251,16 @@ def judge_named(chosen: Any, judge: Judge) -> Any:
     return schema(**{name: getattr(judge, name) for name in both})
 
 
-def own_settings(judge: Judge) -> list[str]:
-    """The settings that this judge alone has."""
+def list_own_settings(judge: JudgeConfig) -> list[str]:
+    """List the settings that this judge has and that not every judge has."""
     return [f.name for f in fields(judge) if f.name not in {"_target_", *OF_EVERY_JUDGE}]
 
 
-def with_target(section: Any) -> Any:
-    """A judge's section with the class that its name stands for.
+def add_target(section: Any) -> Any:
+    """Add to a judge's section the class that its name stands for.
 
-    Runs of earlier versions recorded a name and no class, and ``rate`` for every judge; ``judge.name=answer`` and
-    ``judge: {name: answer}`` still choose a judge. A class that is not ours is its own name.
+    Runs of earlier versions recorded a name without a class, and ``rate`` for every judge. ``judge.name=answer`` and
+    ``judge: {name: answer}`` also choose a judge. The name of a user's class is its dotted path.
     """
     if not isinstance(section, Mapping):
         return section
@@ -261,5 +270,8 @@ def with_target(section: Any) -> Any:
     schema = BY_NAME.get(str(name))
     if schema is None or target == schema._target_:
         return section
-    of_others = {f.name for other in JUDGES for f in fields(other)} - {f.name for f in fields(schema)}
-    return {key: value for key, value in section.items() if key not in of_others} | {"_target_": schema._target_}
+    # Settings that only other judges have are left out. Unknown keys stay, for the strict reading to report.
+    foreign: set[str] = set()
+    for other in JUDGES:
+        foreign |= {f.name for f in fields(other)} - {f.name for f in fields(schema)}
+    return {key: value for key, value in section.items() if key not in foreign} | {"_target_": schema._target_}

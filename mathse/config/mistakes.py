@@ -1,4 +1,4 @@
-"""The mistakes in a config as sentences, from pydantic's errors: key path, value, allowed values, nearest name."""
+"""Turn pydantic's errors into sentences: key path, value, allowed values, nearest name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from mathse.config.field_words import did_you_mean, nearest, same_but_spelling, sentence_for
-from mathse.config.options import available, option_of
+from mathse.config.field_words import explain_foreign_name, find_nearest, match_spelling, suggest_name
+from mathse.config.options import find_option, list_options
 from mathse.config.schema import OPTIONS
-from mathse.config.sections import schema_of
+from mathse.config.sections import find_schema
 from mathse.config.setting import (
-    LARGEST,
+    MAX_NUMBER,
     Option,
     Options,
     bounds_of,
@@ -27,17 +27,20 @@ from mathse.config.setting import (
     settings_of,
 )
 
-UNKNOWN_KEY = ("unexpected_keyword_argument", "invalid_key")  # pydantic's types of such errors
-MAX_SHOWN = 500  # characters of a value in a sentence
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+UNKNOWN_KEY = ("unexpected_keyword_argument", "invalid_key")  # types of pydantic's errors
+MAX_SHOWN_CHARS = 500  # of a value in a sentence
+TYPE_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 PLURALS = {"benchmark": "benchmarks", "data": "sources", "logger": "loggers"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """A position in a config: the ``path`` of a setting or section, and the settings class there (None: of the user's
-    own). ``choose``: how a command line chooses that section's option, such as ``backbone@orm.backbone``. ``field``:
-    the field at ``path``; ``depth``: the parts of the error's location that lead here."""
+    """A position in a config: a setting or a section.
+
+    ``schema``: the settings class of a section; None for the section of a user's class. ``path``: its key path.
+    ``choose``: the key with which a command line chooses the section's option, such as ``backbone@orm.backbone``.
+    ``field``: the field at ``path``. ``depth``: number of parts of pydantic's error location that lead here.
+    """
 
     schema: type[Any] | None
     path: str = ""
@@ -51,24 +54,27 @@ class Place:
 
 @dataclass(frozen=True)
 class Notes:
-    """A sentence by key path, and the settings that unknown keys probably ``meant``, which are looked for among all
-    key paths there are (``known``)."""
+    """The mistakes in a config.
+
+    ``known``: all key paths. ``problems``: sentences by key path. ``meant``: the known keys that are nearest to unknown
+    keys.
+    """
 
     known: tuple[str, ...] = ()
     problems: dict[str, str] = field(default_factory=dict)
     meant: set[str] = field(default_factory=set)
 
 
-def note(errors: Sequence[ErrorDetails], values: Any, start: Place, notes: Notes) -> None:
-    """Adds a sentence for each error to ``notes``. ``values``: the config that was read; ``start``: its place."""
-    for error in _in_order(errors):
-        section, at = find(start, values, error["loc"])
+def note_mistakes(errors: Sequence[ErrorDetails], values: Any, start: Place, notes: Notes) -> None:
+    """Add a sentence for each error to ``notes``. ``values``: the config with the errors; ``start``: its place."""
+    for error in _sort_errors(errors):
+        section, at = find_place(start, values, error["loc"])
         value, mark = _value(values, error["loc"][: at.depth]), option_of_field(at.field) if at.field else None
         kind, reason = error["type"], error.get("ctx", {})
         if kind in UNKNOWN_KEY:
             _note_unknown(section, str(error["loc"][at.depth - 1]), value, notes)
         elif kind == "no_option":
-            choices = ", ".join(available(reason["group"]))
+            choices = ", ".join(list_options(reason["group"]))
             must = f"must be a group of settings; choose {_choose(reason['group'], at.path)}=one of {choices}"
             notes.problems[at.path] = f"{at.path} = {show(value)}: {must}"
         elif kind == "dict_type" and isinstance(mark, Options):
@@ -76,23 +82,24 @@ def note(errors: Sequence[ErrorDetails], values: Any, start: Place, notes: Notes
             must = f"must be a group of {plural} by name, each with a _target_"
             notes.problems[at.path] = f"{at.path} = {show(value)}: {must}"
         elif kind == "no_target":
-            notes.problems.update(_no_target(at.path, reason["group"], value))
+            notes.problems.update(_explain_no_target(at.path, reason["group"], value))
         elif kind == "not_importable":
             notes.problems[at.path] = f"{at.path} = {show(value)}: {reason['reason']}"
         elif kind == "not_taken":
             notes.problems[at.path] = f"{at.path}: {reason['reason']}"
         elif kind == "dataclass_type":
-            notes.problems[at.path] = f"{at.path} = {show(value)}: {not_a_group(at.path, notes.known)}"
+            notes.problems[at.path] = f"{at.path} = {show(value)}: {explain_group(at.path, notes.known)}"
         elif at.path not in notes.problems and at.field is not None:
-            of_field = [e for e in errors if e["loc"][: at.depth] == error["loc"][: at.depth]]
+            # Each type of a union has its own error: they make one sentence.
+            errors_of_field = [e for e in errors if e["loc"][: at.depth] == error["loc"][: at.depth]]
             words = choices_of(at.field.annotation)
             wrong = next((v for v in value if v not in words), value) if isinstance(value, list) else value
-            must = _must(at.field, of_field)
-            notes.problems[at.path] = f"{at.path} = {show(value)}: {must}{did_you_mean(str(wrong), words)}"
+            must = _describe_must(at.field, errors_of_field)
+            notes.problems[at.path] = f"{at.path} = {show(value)}: {must}{suggest_name(str(wrong), words)}"
 
 
-def _in_order(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """The errors in the order of the settings, the unknown keys of a section before its other mistakes."""
+def _sort_errors(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Sort errors in the order of the settings, the unknown keys of a section before its other mistakes."""
     first: dict[tuple[int | str, ...], int] = {}
     for number, error in enumerate(errors):
         for depth in range(1, len(error["loc"]) + 1):
@@ -105,14 +112,20 @@ def _in_order(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
     return sorted(errors, key=position)
 
 
-def find(start: Place, values: Any, loc: Sequence[int | str]) -> tuple[Place, Place]:
-    """(the section, the setting or section in it) that an error's location leads to."""
+def find_place(start: Place, values: Any, loc: Sequence[int | str]) -> tuple[Place, Place]:
+    """Follow an error's location to (the section, the setting or section in it).
+
+    Args:
+        start: the place of ``values``.
+        values: the config with the error.
+        loc: pydantic's location of the error. Behind the key of a setting it may have a type of a union.
+    """
     section = at = start
     for depth, key in enumerate(loc, 1):
         mark = option_of_field(at.field) if at.field is not None else None
         if at.schema is None and not isinstance(mark, Options):
             if at.field is not None and mark is None:
-                break  # inside a value
+                break  # the location continues inside a value
             return at, Place(None, at.below(str(key)), depth=depth)
         section = at
         if isinstance(mark, Options) and at.schema is None:
@@ -126,16 +139,19 @@ def find(start: Place, values: Any, loc: Sequence[int | str]) -> tuple[Place, Pl
         schema, choose = section_of(f) if f is not None else None, ""
         if option is not None:
             choose = option[1]
-            schema = schema_of(option[0], value) if isinstance(value, Mapping) and "_target_" in value else None
+            schema = find_schema(option[0], value) if isinstance(value, Mapping) and "_target_" in value else None
         at = Place(schema, path, choose, f, depth)
         if f is None and option is None:
             break  # an unknown key
     return section, at
 
 
-def forgive(error: ErrorDetails, values: Any, start: Place) -> bool:
-    """Puts the value that was meant in the place of 2.0 for a whole number, of 2025 for a text, and of a word that
-    differs from a choice in case and signs alone. Says whether it did."""
+def correct_value(error: ErrorDetails, values: Any, start: Place) -> bool:
+    """Correct a value whose meaning is obvious, and return whether it did.
+
+    2.0 becomes a whole number, 2025 a text, and a word that differs from a choice only in case and signs becomes this
+    choice.
+    """
     value = error["input"]
     meant: int | str | None = None
     finite = isinstance(value, float) and math.isfinite(value)
@@ -145,33 +161,33 @@ def forgive(error: ErrorDetails, values: Any, start: Place) -> bool:
     elif error["type"] == "string_type" and (finite or whole):
         meant = str(value)
     elif error["type"] == "literal_error":
-        _, at = find(start, values, error["loc"])
-        meant = same_but_spelling(str(value), choices_of(at.field.annotation)) if at.field else None
+        _, at = find_place(start, values, error["loc"])
+        meant = match_spelling(str(value), choices_of(at.field.annotation)) if at.field else None
     if meant is None:
         return False
     holder = values
     for key in error["loc"]:
         if not isinstance(holder[key], (dict, list)):
-            holder[key] = meant  # what follows in the location is a type of a union
+            holder[key] = meant  # the rest of the location is a type of a union
             break
         holder = holder[key]
     return True
 
 
-def not_a_group(path: str, known: Sequence[str]) -> str | None:
-    """The sentence on a plain value that is given to a group of settings; None if ``path`` is no group."""
+def explain_group(path: str, known: Sequence[str]) -> str | None:
+    """Return the sentence on a plain value in the place of a group of settings, or None if ``path`` is no group."""
     inside = [n for n in known if n.startswith(f"{path}.") and "." not in n.removeprefix(f"{path}.")]
     if not inside:
         return None
-    return f"is a group of settings ({', '.join(inside)}), not a value{did_you_mean(path, known)}"
+    return f"is a group of settings ({', '.join(inside)}), not a value{suggest_name(path, known)}"
 
 
 def show(value: Any) -> str:
-    """A value as a command line has it: null, true, 'text', 3; a very long value is cut."""
+    """Format a value as on a command line: null, true, 'text', 3. A very long value is cut."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text):,} characters)"
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}... ({len(text):,} characters)"
 
 
 def _choose(group: str, path: str) -> str:
@@ -184,33 +200,33 @@ def _value(values: Any, loc: Sequence[int | str]) -> Any:
     return values
 
 
-def _must(f: FieldInfo, errors: Sequence[ErrorDetails]) -> str:
-    """What a field's value must be, by the errors of its value."""
+def _describe_must(f: FieldInfo, errors: Sequence[ErrorDetails]) -> str:
+    """Return the allowed values of a field as ``must be ...``, as the errors of its value need it."""
     optional = " or null" if NoneType in kinds_of(f.annotation) else ""
     numbers = [e["input"] for e in errors if isinstance(e["input"], (int, float)) and not isinstance(e["input"], bool)]
-    if any(LARGEST < abs(number) < math.inf for number in numbers):
-        return f"must be {WORDS[int if int in kinds_of(f.annotation) else float]} below 2^63{optional}"
+    if any(MAX_NUMBER < abs(number) < math.inf for number in numbers):
+        return f"must be {TYPE_WORDS[int if int in kinds_of(f.annotation) else float]} below 2^63{optional}"
     if any(not {"ge", "gt", "le"}.isdisjoint(e.get("ctx", {})) for e in errors):
         return f"must be {bounds_of(f)}"
     if any(isinstance(e["input"], float) and not math.isfinite(e["input"]) for e in errors):
         return f"must be a finite number{optional}"
-    return " or ".join(_must_be(kind) for kind in kinds_of(f.annotation) if kind is not NoneType) + optional
+    return " or ".join(_describe_type(kind) for kind in kinds_of(f.annotation) if kind is not NoneType) + optional
 
 
-def _must_be(kind: Any) -> str:
+def _describe_type(kind: Any) -> str:
     choices = choices_of(kind)
     if get_origin(kind) is list:
-        item = f"one of {', '.join(choices)}" if choices else WORDS[get_args(kind)[0]]
+        item = f"one of {', '.join(choices)}" if choices else TYPE_WORDS[get_args(kind)[0]]
         return f"must be a list, each item {item}, such as [{','.join(choices[:2] or ('a', 'b'))}]"
     if get_origin(kind) is Literal:
         return f"must be one of {', '.join(choices)}"
-    return f"must be {WORDS[kind if kind in WORDS else get_args(kind)[0]]}"
+    return f"must be {TYPE_WORDS[kind if kind in TYPE_WORDS else get_args(kind)[0]]}"
 
 
-def _no_target(path: str, group: str, entry: Any) -> Iterator[tuple[str, str]]:
-    """A sentence by key path for an entry of several options that does not say which class it is."""
+def _explain_no_target(path: str, group: str, entry: Any) -> Iterator[tuple[str, str]]:
+    """Yield (key path, sentence) for an entry among several options that has no class."""
     name = path.rpartition(".")[2]
-    if group == "benchmark" and name in available(group) and isinstance(entry, Mapping):
+    if group == "benchmark" and name in list_options(group) and isinstance(entry, Mapping):
         chosen = f"{name} is not among the benchmarks chosen; pass benchmark={name}, or benchmark=[{name},...]"
         yield from ((f"{path}.{key}", f"{path}.{key}: {chosen}") for key in entry)
         return
@@ -219,23 +235,27 @@ def _no_target(path: str, group: str, entry: Any) -> Iterator[tuple[str, str]]:
 
 
 def _note_unknown(section: Place, key: str, value: Any, notes: Notes) -> None:
-    """Says for a key, or for each below it, which options have it, where others of the group do; else what is near."""
-    own = () if section.schema is None else (name for name in settings_of(section.schema) if name != "_target_")
-    known = (*notes.known, *(section.below(name) for name in own))  # of an own class too
+    """Add a sentence for each key at or below an unknown key: the options that have it, or else the nearest name."""
+    names = () if section.schema is None else (name for name in settings_of(section.schema) if name != "_target_")
+    known = (*notes.known, *(section.below(name) for name in names))  # a user's judge has settings of its own
     owners = [s for s in OPTIONS.get(section.choose.partition("@")[0], ()) if key in settings_of(s)]
-    options = [option for schema in owners if (option := option_of(schema))]
+    options = [option for schema in owners if (option := find_option(schema))]
     one_of = "one of " if len(options) > 1 else ""
     belongs = f"it belongs to {section.choose}={one_of}{', '.join(options)}"
-    for name in _leaves(section.below(key), value):
-        if not options and (elsewhere := sentence_for(name)):
+    for name in _list_leaves(section.below(key), value):
+        if not options and (elsewhere := explain_foreign_name(name)):
             notes.problems[name] = f"{name}: {elsewhere}"
             continue
         no_such = f": the chosen {section.path} has no such setting; {belongs}"
-        notes.problems[name] = name + (no_such if options else f": no such setting{did_you_mean(name, known)}")
-        notes.meant.add(nearest(name, known) or name)
+        notes.problems[name] = name + (no_such if options else f": no such setting{suggest_name(name, known)}")
+        notes.meant.add(find_nearest(name, known) or name)
 
 
-def _leaves(path: str, value: Any) -> list[str]:
+def _list_leaves(path: str, value: Any) -> list[str]:
+    """List the key paths of all settings at or below ``path``."""
     if not isinstance(value, Mapping) or not value:
         return [path]
-    return [leaf for key, inner in value.items() for leaf in _leaves(f"{path}.{key}", inner)]
+    leaves: list[str] = []
+    for key, inner in value.items():
+        leaves += _list_leaves(f"{path}.{key}", inner)
+    return leaves

@@ -1,4 +1,4 @@
-"""What conf/ offers: its groups and their options, read from the folder itself; beside it a user's own folder."""
+"""List the groups and options of conf/ and of a user's own folder."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from mathse.config.schema import OPTIONS
 from mathse.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# Inside the package in a wheel (setup.py), beside it in the repository.
+# A wheel has conf/ inside the package (setup.py), the repository beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-
-
-FLAG = "--config-dir"  # Hydra's, and that of every verb that takes the same overrides
+FLAG = "--config-dir"  # of Hydra, and of every subcommand that takes the same overrides
 _own: Path | None = None
 
 
 def look_in(folder: str | os.PathLike[str] | None) -> None:
-    """Offer the options of a user's own ``folder``, laid out as conf/ is, beside those of conf/ (which win where both
-    have a name); None: no longer. Raises ConfigError where there is no such folder."""
+    """Offer the options of a user's ``folder`` beside the options of conf/.
+
+    The folder has the layout of conf/. If both have an option of a name, the option in conf/ counts. None: offer only
+    conf/ again. Raises ConfigError if there is no such folder.
+    """
     global _own
     if folder is not None and not Path(folder).is_dir():
-        raise ConfigError(f"{FLAG} {folder}: no such folder; it holds options of your own, laid out as conf/ is")
+        raise ConfigError(f"{FLAG} {folder}: no such folder; it holds your own options, in the layout of conf/")
     _own = None if folder is None else Path(folder).resolve()
-    groups.cache_clear()
-    available.cache_clear()
+    list_groups.cache_clear()
+    list_options.cache_clear()
 
 
 def own_folder() -> Path | None:
-    """Where a user's own options are looked for."""
+    """Return the folder of the user's own options, or None."""
     return _own
 
 
 @cache
-def groups() -> dict[str, tuple[str, ...]]:
-    """Every group (Hydra's own left out) and its options."""
+def list_groups() -> dict[str, tuple[str, ...]]:
+    """Return the options of every group. Hydra's own groups are left out."""
     options: dict[str, set[str]] = {}
-    for root in (CONF, *([] if _own is None else [_own])):
+    for root in [CONF] if _own is None else [CONF, _own]:
         for file in root.rglob("*/*.yaml"):
             if not (group := file.parent.relative_to(root).as_posix()).startswith("hydra"):
                 options.setdefault(group, set()).add(file.stem)
@@ -47,20 +48,24 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def available(group: str) -> tuple[str, ...]:
-    """The options of ``group``."""
-    return groups().get(group, ())
+def list_options(group: str) -> tuple[str, ...]:
+    """Return the options of ``group``."""
+    return list_groups().get(group, ())
 
 
-def option_of(schema: type) -> str | None:
-    """The option that stands on this schema: ``JsonlData`` -> "jsonl"; None if conf/ has none."""
+def find_option(schema: type) -> str | None:
+    """Return the option that has this settings class, such as "jsonl" for ``JsonlDataConfig``, or None.
+
+    The class is the first entry in the defaults list of the option's file.
+    """
     for group, schemas in OPTIONS.items():
-        if schema in schemas:
-            lists_it = re.compile(rf"^defaults: \[{schema.__name__}\b", re.MULTILINE)
-            return next((name for name in available(group) if lists_it.search(_text(group, name))), None)
+        if schema not in schemas:
+            continue
+        first_default = re.compile(rf"^defaults: \[{schema.__name__}\b", re.MULTILINE)
+        for name in list_options(group):
+            file = Path(group, f"{name}.yaml")
+            path = CONF / file if _own is None or (CONF / file).is_file() else _own / file
+            if first_default.search(path.read_text(encoding="utf-8")):
+                return name
+        return None
     return None
-
-
-def _text(group: str, name: str) -> str:
-    file = Path(group) / f"{name}.yaml"
-    return (CONF / file if _own is None or (CONF / file).is_file() else _own / file).read_text(encoding="utf-8")

@@ -1,4 +1,8 @@
-"""A composed config becomes typed objects, or one error that names every mistake in it. Loads no torch."""
+"""Turn a composed config into typed objects, or report all mistakes in one error. Loads no torch.
+
+A setting has four forms on its way: text of the command line, a value in the config that Hydra composes (with
+interpolations), a resolved plain value, and a field of a settings object, which every later step reads.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mathse.config.judges import with_target
-from mathse.config.mistakes import Notes, Place, find, forgive, note
-from mathse.config.options import groups
+from mathse.config.judges import add_target
+from mathse.config.mistakes import Notes, Place, correct_value, find_place, note_mistakes
+from mathse.config.options import list_groups
 from mathse.config.rules import RULES, Rule
 from mathse.config.rules.unused import UNREAD, settings_that_change_nothing
 from mathse.config.schema import OPTIONS, EvaluateConfig, TrainConfig
-from mathse.config.sections import Reading, complete, key_paths, schema_of
-from mathse.config.trust import TRUST, is_an_option, is_trusted, locate, only_looking
+from mathse.config.sections import Reading, complete, find_schema, list_key_paths
+from mathse.config.trust import TRUST, forbid_foreign_classes, is_an_option, is_trusted, locate
 from mathse.errors import ConfigError, DataError
 from mathse.runs.class_names import MOVED, with_current_names
 from mathse.runs.settings import flatten
@@ -36,104 +40,128 @@ def parse(
     but: Container[Rule] = (),
     given: Collection[str] = (),
 ) -> Config:
-    """``cfg`` as a ``schema`` object; what it leaves out takes the schema's default.
+    """Turn ``cfg`` into a settings object of the class ``schema``. A missing setting has its default.
 
-    Known ``_target_`` sections become their dataclass, sections of other classes stay dicts. Raises ConfigError with a
-    sentence for each unknown key, wrong type, value out of range and broken rule: key path, value, what is allowed.
-    The rules in ``but`` are not asked for. ``given``: the key paths that the command line sets; each that would change
-    nothing has a sentence too.
+    The section of an option of MathSE becomes an object of its settings class. The section of a user's class stays a
+    dict.
+
+    Args:
+        cfg: the composed config.
+        schema: TrainConfig or EvaluateConfig.
+        but: rules that are not checked.
+        given: key paths that the command line sets. A setting of ``mathse evaluate`` that would change nothing is a
+            mistake.
+
+    Raises ConfigError with a sentence for each unknown key, wrong type, value out of range and broken rule.
     """
-    with only_looking() if OmegaConf.select(cfg, "plan") is True else nullcontext():
+    with forbid_foreign_classes() if OmegaConf.select(cfg, "plan") is True else nullcontext():
         config, notes = read(cfg, schema)
     rules = [rule for rule in RULES.get(schema, ()) if rule not in but]
     broken = [sentence for rule in rules for sentence in rule(config)]
     if isinstance(config, EvaluateConfig):
         broken += settings_that_change_nothing(config, given)
-    # "chekpoint" is one mistake, not also a checkpoint that is missing; a class that cannot be imported is one mistake,
-    # not also a wrong name in its section
+    # A broken rule may be the consequence of another mistake. "chekpoint=DIR" is not also a missing checkpoint, and a
+    # class that cannot be imported has no wrong names in its section.
     unread = tuple(path.removesuffix("_target_") for path in notes.problems if path.endswith("._target_"))
-    keys = [sentence.partition(" = ")[0] for sentence in broken]
-    consequences = [key in notes.meant or key.startswith(unread) for key in keys]
-    problems = [*notes.problems.values(), *(s for s, known in zip(broken, consequences, strict=True) if not known)]
+    problems = [*notes.problems.values()]
+    for sentence in broken:
+        key = sentence.partition(" = ")[0]
+        if key not in notes.meant and not key.startswith(unread):
+            problems.append(sentence)
     if problems:
         raise ConfigError("\n".join(problems))
     return config
 
 
 def read(cfg: DictConfig, schema: type[Config]) -> tuple[Config, Notes]:
-    """``parse`` without the rules between settings: the object, and the mistakes in single values. Defaults take the
-    place of these, so that rules can be asked about all else."""
+    """Read a config without the rules between settings.
+
+    Returns the settings object and the mistakes in single values. Wrong values are replaced by defaults, so that the
+    rules can check all other settings.
+    """
     values = OmegaConf.to_container(cfg, resolve=False)
     if not isinstance(values, dict):
         raise ConfigError(f"the config must be a mapping, got {type(values).__name__}")
     values = with_current_names(values)
     if schema is TrainConfig:
-        values["judge"] = with_target(values.get("judge", {"name": "orm"}))
-    values.pop("hydra", None)  # Hydra's own node, where the caller composed with it
-    take, start, notes = _reader(schema), Place(schema), Notes()
+        values["judge"] = add_target(values.get("judge", {"name": "orm"}))
+    values.pop("hydra", None)  # Hydra's own node, if the caller composed with it
+    validator: Any = schema
+    take = partial(validator.__pydantic_validator__.validate_python, context=Reading())
+    start, notes = Place(schema), Notes()
+
     full = complete(schema, values)
-    resolved = _resolved(full, notes.problems)
-    config, errors = _validated(take, resolved, start)
+    resolved = _resolve(full, notes.problems)
+    config, errors = _validate(take, resolved, start)
     if errors:
-        known = [path for path in key_paths(schema) if not (schema is EvaluateConfig and path in UNREAD)]
-        notes = replace(notes, known=(*known, *groups()))
-        note(errors, resolved, start, notes)
-    while errors or config is None:  # once more, for defaults that point at other settings
+        known = [path for path in list_key_paths(schema) if not (schema is EvaluateConfig and path in UNREAD)]
+        notes = replace(notes, known=(*known, *list_groups()))
+        note_mistakes(errors, resolved, start, notes)
+    # Read again without the wrong values, as often as a default follows another setting that is wrong.
+    while errors or config is None:
         for error in errors:
-            _, at = find(start, resolved, error["loc"])
+            _, at = find_place(start, resolved, error["loc"])
             _remove(values, error["loc"][: at.depth])
-        resolved = _resolved(complete(schema, values), {})
-        config, errors = _validated(take, resolved, start)
-    # a wrong ``seed`` is one mistake, not another one at each ``${seed}``
-    sources = {path: re.fullmatch(r"\$\{([\w.]+)\}", str(value)) for path, value in flatten(full).items()}
-    echoes = {path for path in notes.problems if (source := sources.get(path)) and source[1] in notes.problems}
-    return config, replace(notes, problems={k: v for k, v in notes.problems.items() if k not in echoes})
+        resolved = _resolve(complete(schema, values), {})
+        config, errors = _validate(take, resolved, start)
+
+    # A wrong ``seed`` is one mistake. Each ``${seed}`` has the same wrong value and is left out.
+    flat = flatten(full)
+    problems: dict[str, str] = {}
+    for path, sentence in notes.problems.items():
+        source = re.fullmatch(r"\$\{([\w.]+)\}", str(flat.get(path)))
+        if source is None or source[1] not in notes.problems:
+            problems[path] = sentence
+    return config, replace(notes, problems=problems)
 
 
 def make_settings(schema: type[Config], path: str, values: Mapping[str, Any]) -> Config:
-    """A settings object that is made in Python, of the section ``path``. Raises ConfigError as ``parse`` does."""
+    """Make a settings object in Python, with the errors of ``parse``.
+
+    Args:
+        schema: the settings class.
+        path: key path of the section, for the sentences of the ConfigError.
+        values: its settings.
+    """
     try:
         return schema(**values)
     except ValidationError as e:
-        notes = Notes(known=tuple(f"{path}.{name}" for name in key_paths(schema)))
-        note(e.errors(include_url=False), dict(values), Place(schema, path), notes)
+        notes = Notes(known=tuple(f"{path}.{name}" for name in list_key_paths(schema)))
+        note_mistakes(e.errors(include_url=False), dict(values), Place(schema, path), notes)
         raise ConfigError("\n".join(notes.problems.values())) from None
 
 
-def _reader(schema: Any) -> Callable[[Any], Any]:
-    return partial(schema.__pydantic_validator__.validate_python, context=Reading())
-
-
-def _validated(take: Callable[[Any], Any], values: Any, start: Place) -> tuple[Any, list[ErrorDetails]]:
-    """(the settings object, no errors), or (None, pydantic's errors); ``values`` are changed where one is forgiven."""
+def _validate(take: Callable[[Any], Any], values: Any, start: Place) -> tuple[Any, list[ErrorDetails]]:
+    """Return (settings object, no errors) or (None, pydantic's errors). Obvious values are corrected in ``values``."""
     while True:
         try:
             return take(values), []
         except ValidationError as e:
             errors = e.errors(include_url=False)
-        forgiven = [forgive(error, values, start) for error in errors]
-        if not any(forgiven):
+        is_corrected = [correct_value(error, values, start) for error in errors]
+        if not any(is_corrected):
             return None, errors
 
 
 def build(section: Any, **runtime: Any) -> Any:
-    """Calls the class (or function) that an option's ``_target_`` names.
+    """Call the class or function in an option's ``_target_`` and return its object.
 
     Args:
-        section: a settings object, which the class takes whole (an option that has no settings is called without), or
-            a mapping, as the section of a user's own class is: each setting is then an argument.
+        section: a settings object, which the class takes as its first argument unless the option has no settings. Or a
+            mapping, the section of a user's class: each setting is an argument.
         runtime: further arguments, which only a run has.
-    Raises ConfigError if the class cannot be imported, does not take what it is given, or makes nothing.
+
+    Raises ConfigError if the class cannot be imported, does not accept the arguments, or returns None.
     """
-    of_own = isinstance(section, Mapping)
-    target = section["_target_"] if of_own else section._target_
+    is_own = isinstance(section, Mapping)
+    target = section["_target_"] if is_own else section._target_
     target = MOVED.get(target, target)
     group = next((group for group, schemas in OPTIONS.items() if type(section) in schemas), None)
     try:
         call = locate(target, group)
     except ConfigError as e:
         raise ConfigError(f"_target_ = {target!r}: {e}") from e
-    if of_own:
+    if is_own:
         arguments = {key: value for key, value in section.items() if key != "_target_"} | runtime
         try:
             inspect.signature(call).bind(**arguments)
@@ -145,51 +173,57 @@ def build(section: Any, **runtime: Any) -> Any:
     return call(section, **runtime) if len(fields(section)) > 1 else call(**runtime)
 
 
-def with_values(section: Any, **values: Any) -> Any:
-    """An option's section, a settings object or a mapping, with other values in it."""
+def replace_values(section: Any, **values: Any) -> Any:
+    """Return a section, a settings object or a mapping, with other values."""
     return {**section, **values} if isinstance(section, Mapping) else replace(section, **values)
 
 
-def recorded(group: str, values: Any) -> Any:
-    """The section of ``group``'s option as a run recorded it, to be built again: a settings object, in which settings
-    that came later have their defaults; a mapping where the class is not ours.
+def parse_recorded(group: str, values: Any) -> Any:
+    """Parse a section that a run recorded, so that its object can be built again.
 
-    A run folder may come from anybody. Raises DataError where the section, at any depth, names a class that is neither
-    an option of the group nor listed in ``MATHSE_TRUST``, or names none; ConfigError with a sentence for each setting
-    that there is no longer.
+    Args:
+        group: the group that the section is an option of.
+        values: the recorded section.
+
+    Returns:
+        A settings object, in which newer settings have their defaults; or a mapping for a class of the user.
+
+    A run folder may come from a stranger. Raises DataError if the section has no class, or at any depth a class that is
+    neither an option of the group nor listed in ``MATHSE_TRUST``; ConfigError with a sentence for each setting that no
+    longer exists.
     """
     if not isinstance(values, Mapping) or "_target_" not in values:
         raise DataError(f"run.json: {group} must be a section with a _target_, as a run writes it; put the file back")
     values = with_current_names(values)
-    for target in _targets(values):
+    for target in _find_targets(values):
         if not is_an_option(target, group) and not is_trusted(target):
             raise DataError(
-                f"run.json: {group}._target_ = {target!r} is no {group} option of MathSE's, and reading a run runs no "
+                f"run.json: {group}._target_ = {target!r} is not a {group} option of MathSE, and reading a run runs no "
                 f"code that the run names; if you trust it, set {TRUST}={target}"
             )
-    start = Place(schema_of(group, values), group, group)
-    section, errors = _validated(partial(Reading().option, group), values, start)
+    start = Place(find_schema(group, values), group, group)
+    section, errors = _validate(partial(Reading().option, group), values, start)
     if errors:
         notes = Notes()
-        note(errors, values, start, notes)
+        note_mistakes(errors, values, start, notes)
         raise ConfigError("\n".join(notes.problems.values()))
     return section
 
 
-def _targets(section: Any) -> Iterator[str]:
-    """Every ``_target_`` in a section, at any depth."""
+def _find_targets(section: Any) -> Iterator[str]:
+    """Yield every ``_target_`` in a section, at any depth."""
     if isinstance(section, Mapping):
         if "_target_" in section:
             yield str(section["_target_"])
         for value in section.values():
-            yield from _targets(value)
+            yield from _find_targets(value)
     elif isinstance(section, list):
         for value in section:
-            yield from _targets(value)
+            yield from _find_targets(value)
 
 
-def _resolved(values: dict[str, Any], problems: dict[str, str]) -> dict[str, Any]:
-    """``${...}`` replaced by what it points at. What points at nothing is left out and added to ``problems``."""
+def _resolve(values: dict[str, Any], problems: dict[str, str]) -> dict[str, Any]:
+    """Replace each ``${...}`` by its value. An interpolation without a value is removed and added to ``problems``."""
     node = OmegaConf.create(values)
     while True:
         try:
@@ -207,7 +241,7 @@ def _resolved(values: dict[str, Any], problems: dict[str, str]) -> dict[str, Any
 
 
 def _remove(values: Any, loc: Sequence[int | str]) -> None:
-    """Takes the setting at an error's location out of ``values``, where it is there."""
+    """Remove the setting at an error's location from ``values``, if it is there."""
     for key in loc[:-1]:
         if not isinstance(values, dict) or key not in values:
             return

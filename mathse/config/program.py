@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def program(verb: str) -> str:
+def format_command(verb: str) -> str:
     """The command of a verb: ``python train.py``, ``python -m mathse train`` or, installed, ``mathse train``."""
     script = Path(sys.argv[0]).name
     if script == f"{verb}.py":

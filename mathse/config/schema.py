@@ -11,31 +11,45 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mathse.config.backbones import (
-    HF,
-    CausalLM,
-    CogVLM2,
-    InternVL25,
-    Qwen2VL,
-    SmolLM2,
-    SmolLM2Vision,
-    TinyBackbone,
+    CausalLMBackboneConfig,
+    CogVLM2BackboneConfig,
+    HFBackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen2VLBackboneConfig,
+    SmolLM2BackboneConfig,
+    SmolLM2VisionBackboneConfig,
+    TinyBackboneConfig,
 )
-from mathse.config.data import Decontaminate, HubData, JsonlData, MixtureData, PublicData, SyntheticData, WordProblems
-from mathse.config.evaluation import BENCHMARKS, LLM, Evaluation, RewardModel
-from mathse.config.evolution import NOBODY, Distill, Evolution
-from mathse.config.fits import ORM, SFT
-from mathse.config.generators import HFGenerator, ServerGenerator, VLLMGenerator
-from mathse.config.judges import JUDGES, ORMJudge, judge_named
+from mathse.config.data import (
+    DecontaminateConfig,
+    HubDataConfig,
+    JsonlDataConfig,
+    MixtureDataConfig,
+    PublicDataConfig,
+    SyntheticDataConfig,
+    WordProblemsConfig,
+)
+from mathse.config.evaluation import BENCHMARKS, RewardModelConfig, ScoringLLMConfig, StudentEvaluationConfig
+from mathse.config.evolution import NOBODY, DistillConfig, EvolutionConfig
+from mathse.config.fits import ORMConfig, SFTConfig
+from mathse.config.generators import HFGeneratorConfig, ServerGeneratorConfig, VLLMGeneratorConfig
+from mathse.config.judges import JUDGES, ORMJudgeConfig, judge_named
 from mathse.config.setting import SETTINGS, Option, Options, Section, follows
-from mathse.config.task_domains import TaskDomain
-from mathse.config.teachers import FallibleReplayTeacher, OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
+from mathse.config.task_domains import TaskDomainConfig
+from mathse.config.teachers import (
+    FallibleReplayTeacherConfig,
+    OpenAITeacherConfig,
+    ReplayTeacherConfig,
+    StudentTeacherConfig,
+    SymbolicTeacherConfig,
+)
 from mathse.config.updates import UPDATES
 
 PROGRESS = "Display of progress. rich: bars; plain: lines; auto: by the terminal."
 
 
 @dataclass(config=SETTINGS)
-class Trainer(Section):
+class TrainerConfig(Section):
     accelerator: Literal["cpu", "gpu", "auto"] = Field(
         default="cpu", description="Device of all models. auto: a GPU where torch finds a GPU."
     )
@@ -106,14 +120,14 @@ class Trainer(Section):
 
 
 @dataclass(config=SETTINGS)
-class CsvLogger(Section):
+class CsvLoggerConfig(Section):
     """metrics.csv and fits.csv, which every run writes, and nothing else."""
 
     _target_: str = "mathse.reporting.loggers.CsvLogger"
 
 
 @dataclass(config=SETTINGS)
-class WandbLogger(Section):
+class WandbLoggerConfig(Section):
     """Weights & Biases: one run for the whole evolution (docs: mathse/reporting/loggers/wandb)."""
 
     _target_: str = "mathse.reporting.loggers.wandb.WandbLogger"
@@ -126,7 +140,7 @@ class WandbLogger(Section):
 
 
 @dataclass(config=SETTINGS)
-class SeveralLoggers(Section):
+class SeveralLoggersConfig(Section):
     """What logger=[wandb,tensorboard] becomes: a section for each, beside the tables that every run writes."""
 
     _target_: str = "mathse.reporting.loggers.RunLoggers"
@@ -136,17 +150,17 @@ class SeveralLoggers(Section):
 
 
 @dataclass(config=SETTINGS)
-class MergeCorrectPaths(Section):
+class MergeCorrectPathsConfig(Section):
     _target_: str = "mathse.evolution.callbacks.MergeCorrectPaths"
 
 
 @dataclass(config=SETTINGS)
-class ReflectOnErrors(Section):
+class ReflectOnErrorsConfig(Section):
     _target_: str = "mathse.evolution.callbacks.ReflectOnErrors"
 
 
 @dataclass(config=SETTINGS)
-class EvaluateStudent(Section):
+class EvaluateStudentConfig(Section):
     _target_: str = "mathse.evolution.callbacks.EvaluateStudent"
 
 
@@ -178,20 +192,20 @@ class TrainConfig(Section):
         description="Print the stages, requests and costs of the run and end without running it (docs: "
         "mathse/commands/plan).",
     )
-    backbone: Annotated[Any, Option("backbone")] = Field(default_factory=TinyBackbone)
-    data: Annotated[Any, Option("data")] = Field(default_factory=SyntheticData)
-    task_domain: Annotated[Any, Option("task_domain")] = Field(default_factory=TaskDomain)
-    decontaminate: Decontaminate = Field(default_factory=Decontaminate)
-    teacher: Annotated[Any, Option("teacher")] = Field(default_factory=SymbolicTeacher)
-    judge: Annotated[Any, Option("judge")] = Field(default_factory=ORMJudge)
-    generator: Annotated[Any, Option("generator")] = Field(default_factory=HFGenerator)
-    sft: SFT = Field(default_factory=SFT)
-    orm: ORM = Field(default_factory=ORM)
-    distill: Distill = Field(default_factory=Distill)
-    evolution: Evolution = Field(default_factory=Evolution)
-    evaluation: Evaluation = Field(default_factory=Evaluation)
-    trainer: Trainer = Field(default_factory=Trainer)
-    logger: Annotated[Any, Option("logger")] = Field(default_factory=CsvLogger)
+    backbone: Annotated[Any, Option("backbone")] = Field(default_factory=TinyBackboneConfig)
+    data: Annotated[Any, Option("data")] = Field(default_factory=SyntheticDataConfig)
+    task_domain: Annotated[Any, Option("task_domain")] = Field(default_factory=TaskDomainConfig)
+    decontaminate: DecontaminateConfig = Field(default_factory=DecontaminateConfig)
+    teacher: Annotated[Any, Option("teacher")] = Field(default_factory=SymbolicTeacherConfig)
+    judge: Annotated[Any, Option("judge")] = Field(default_factory=ORMJudgeConfig)
+    generator: Annotated[Any, Option("generator")] = Field(default_factory=HFGeneratorConfig)
+    sft: SFTConfig = Field(default_factory=SFTConfig)
+    orm: ORMConfig = Field(default_factory=ORMConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
+    evolution: EvolutionConfig = Field(default_factory=EvolutionConfig)
+    evaluation: StudentEvaluationConfig = Field(default_factory=StudentEvaluationConfig)
+    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    logger: Annotated[Any, Option("logger")] = Field(default_factory=CsvLoggerConfig)
     callbacks: Annotated[Any, Options("callbacks")] = Field(
         default_factory=dict, description="Callbacks of the evolution by name, each with a _target_."
     )
@@ -222,14 +236,14 @@ def is_fitted_on(config: TrainConfig, stage: str) -> bool:
     return student and "previous" in (config.evolution.init, config.evolution.reflect.init)
 
 
-def chosen_callbacks(config: TrainConfig) -> list[Any]:
+def select_callbacks(config: TrainConfig) -> list[Any]:
     """The evolution callbacks of a run, in order.
 
     ``evolution.reflect.when=never`` switches reflection off by leaving its callback out; ``'~callbacks.reflect'`` does
     the same by hand. (Who asks the ORM goes by ``when`` alone: a callback of the user's own may reflect in its place.)
     """
     never = config.evolution.reflect.when == "never"
-    return [c for c in config.callbacks.values() if not (never and isinstance(c, ReflectOnErrors))]
+    return [c for c in config.callbacks.values() if not (never and isinstance(c, ReflectOnErrorsConfig))]
 
 
 @dataclass(config=SETTINGS)
@@ -271,27 +285,51 @@ class EvaluateConfig(Section):
         default=False, description="Let the LLM classify the error of each wrong answer (Figure 4)."
     )
     progress: Literal["auto", "rich", "plain", "off"] = Field(default="auto", description=PROGRESS)
-    backbone: Annotated[Any, Option("backbone")] = Field(default_factory=TinyBackbone)
-    data: Annotated[Any, Option("data")] = Field(default_factory=SyntheticData)
-    task_domain: Annotated[Any, Option("task_domain")] = Field(default_factory=TaskDomain)
-    generator: Annotated[Any, Option("generator")] = Field(default_factory=HFGenerator)
-    evaluation: Evaluation = Field(default_factory=Evaluation, json_schema_extra=follows({"limit": "limit"}))
-    judge: RewardModel = Field(default_factory=RewardModel)
-    llm: LLM = Field(default_factory=LLM)
-    trainer: Trainer = Field(default_factory=Trainer)
+    backbone: Annotated[Any, Option("backbone")] = Field(default_factory=TinyBackboneConfig)
+    data: Annotated[Any, Option("data")] = Field(default_factory=SyntheticDataConfig)
+    task_domain: Annotated[Any, Option("task_domain")] = Field(default_factory=TaskDomainConfig)
+    generator: Annotated[Any, Option("generator")] = Field(default_factory=HFGeneratorConfig)
+    evaluation: StudentEvaluationConfig = Field(
+        default_factory=StudentEvaluationConfig, json_schema_extra=follows({"limit": "limit"})
+    )
+    judge: RewardModelConfig = Field(default_factory=RewardModelConfig)
+    llm: ScoringLLMConfig = Field(default_factory=ScoringLLMConfig)
+    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
 
 
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
 OPTIONS: dict[str, tuple[type[Any], ...]] = {
-    "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2, CausalLM, SmolLM2, SmolLM2Vision, HF),
-    "task_domain": (TaskDomain,),
-    "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData, WordProblems),
-    "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher, FallibleReplayTeacher),
+    "backbone": (
+        TinyBackboneConfig,
+        Qwen2VLBackboneConfig,
+        InternVL25BackboneConfig,
+        CogVLM2BackboneConfig,
+        CausalLMBackboneConfig,
+        SmolLM2BackboneConfig,
+        SmolLM2VisionBackboneConfig,
+        HFBackboneConfig,
+    ),
+    "task_domain": (TaskDomainConfig,),
+    "data": (
+        SyntheticDataConfig,
+        JsonlDataConfig,
+        PublicDataConfig,
+        HubDataConfig,
+        MixtureDataConfig,
+        WordProblemsConfig,
+    ),
+    "teacher": (
+        SymbolicTeacherConfig,
+        ReplayTeacherConfig,
+        OpenAITeacherConfig,
+        StudentTeacherConfig,
+        FallibleReplayTeacherConfig,
+    ),
     "judge": JUDGES,
-    "generator": (HFGenerator, ServerGenerator, VLLMGenerator),
+    "generator": (HFGeneratorConfig, ServerGeneratorConfig, VLLMGeneratorConfig),
     "evolution/update": UPDATES,
-    "logger": (CsvLogger, WandbLogger, SeveralLoggers),
-    "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
+    "logger": (CsvLoggerConfig, WandbLoggerConfig, SeveralLoggersConfig),
+    "callbacks": (MergeCorrectPathsConfig, ReflectOnErrorsConfig, EvaluateStudentConfig),
     "benchmark": BENCHMARKS,
 }
 PROGRAMS: dict[type, str] = {TrainConfig: "train", EvaluateConfig: "evaluate"}  # conf/<program>.yaml, <program>.py

@@ -37,7 +37,7 @@ def holds_secret(text: str) -> bool:
     return any(_is_secret(match) for pattern, _ in _PATTERNS for match in pattern.finditer(text))
 
 
-def refusal(setting: str) -> str:
+def explain_secret(setting: str) -> str:
     """The sentence that refuses a setting with a secret in it, without the secret."""
     section, _, name = setting.rpartition(".")
     if name == "api_key_env":
@@ -50,7 +50,7 @@ def refusal(setting: str) -> str:
     return f"{setting}: holds a key or a password, which run.json would show; leave it out: {KEY_PLACE}"
 
 
-def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+def remove_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` without the settings, at any depth, whose names say that they hold a secret; in texts, what stands
     where an address or a command has one is blotted out, and so is the value of every environment variable that a
     setting called ``..._env`` names, or whose own name says that it holds a secret."""

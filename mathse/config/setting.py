@@ -1,13 +1,13 @@
-"""How a settings class says, beside each field and nowhere else, what its value is and may be.
+"""The marks of a setting. Each field of a settings class has everything that is known about its value.
 
     @dataclass(config=SETTINGS)
-    class Optimizer(Section):
+    class OptimizerConfig(Section):
         lr: float = Field(2e-3, gt=0, description="Highest learning rate, after the warm-up.")
 
-``dataclass`` and ``Field`` are pydantic's: the type and the bounds say which values are allowed, the description is the
-setting's line in ``--help`` and on the page of all settings. MathSE adds three marks: ``json_schema_extra=NO_IDENTITY``
+``dataclass`` and ``Field`` are pydantic's. The type and the bounds are the allowed values. The description is the
+setting's text in ``--help`` and on the page of all settings. MathSE adds three marks: ``json_schema_extra=NO_IDENTITY``
 for a value that changes no result, ``json_schema_extra=follows("seed")`` for a default that a config takes from another
-setting, and ``Option("data")`` for a section that is one option of a group.
+setting, and ``Option("data")`` for a section that is an option of a group.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ from pydantic import ConfigDict, GetCoreSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
-# A wrong value of a setting may be a key that was put into the wrong place, so pydantic's own text leaves values out.
-# Classes build their validators when they are first used: a start uses few of them.
+# hide_input_in_errors: a wrong value may be an API key in the wrong setting, so pydantic's own text has no values.
+# defer_build: a start uses few of the classes, so each builds its validator at its first use.
 SETTINGS = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True, defer_build=True)
 NO_IDENTITY: dict[str, Any] = {"identity": False}
-LARGEST = 2**63 - 1  # of a number: 64 bits hold it
+MAX_NUMBER = 2**63 - 1  # 64 bits hold it
 
 
 def follows(setting: str | Mapping[str, str]) -> dict[str, Any]:
-    """The mark of a field that a config takes from another setting (``${setting}``) where it is not set itself; of a
-    section, by key below it. An object that is made in Python belongs to no config and has the field's default."""
+    """Mark a field whose default in a config is the value of another setting (``${setting}``).
+
+    An object that is made in Python belongs to no config and has the default of the field.
+
+    Args:
+        setting: the other setting. For a section: the other settings by key path below the section.
+    """
     if isinstance(setting, str):
         return {"follows": f"${{{setting}}}"}
     return {"follows": {below: f"${{{other}}}" for below, other in setting.items()}}
@@ -42,7 +47,7 @@ class Section:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A mapping is taken for a section too, though single values are not converted; numbers fit into 64 bits."""
+        """Accept a mapping as a section, although single values are not converted, and limit numbers to 64 bits."""
         schema: Any = handler(source)
         if schema["type"] == "dataclass":
             schema["strict"] = False
@@ -56,16 +61,19 @@ def _bound_numbers(schema: Any) -> None:
             _bound_numbers(inner)
     elif isinstance(schema, dict):
         if schema.get("type") in ("int", "float"):
-            schema.setdefault("le", LARGEST)
-            schema.setdefault("ge", -LARGEST)
+            schema.setdefault("le", MAX_NUMBER)
+            schema.setdefault("ge", -MAX_NUMBER)
         for inner in schema.values():
             _bound_numbers(inner)
 
 
 @plain_dataclass(frozen=True)
 class Option:
-    """The mark of a field that holds one option of a group: a section with a ``_target_``. ``or_name``: the field may
-    hold an option's name instead. Outside of a config that is read, the field takes any object."""
+    """Mark a field that holds an option of a group: a section with a ``_target_``.
+
+    ``or_name``: the field may hold the name of an option instead. In an object that is made in Python, the field takes
+    any value.
+    """
 
     group: str
     or_name: bool = False
@@ -81,7 +89,7 @@ class Option:
 
 @plain_dataclass(frozen=True)
 class Options:
-    """The mark of a field that holds several options of a group by name; an entry that is null is switched off."""
+    """Mark a field that holds several options of a group by name. A null switches an entry off."""
 
     group: str
 
@@ -99,55 +107,57 @@ class Options:
 
 
 def settings_of(section: Any) -> dict[str, FieldInfo]:
-    """Name -> field of a settings class, or of the class of a settings object, in order."""
+    """Return the fields of a settings class or settings object by name, in order."""
     fields: dict[str, FieldInfo] = section.__pydantic_fields__
     return fields
 
 
 def section_of(f: FieldInfo) -> type | None:
-    """The settings class of a field that holds a section of one class."""
+    """Return the settings class of a field that holds a section, or None."""
     return f.annotation if isinstance(f.annotation, type) and is_dataclass(f.annotation) else None
 
 
 def option_of_field(f: FieldInfo) -> Option | Options | None:
-    """The mark of a field that holds an option, or several, of a group; the type may add ``| None``."""
+    """Return the mark of a field that holds an option, or several options, of a group, or None."""
     return next((mark for mark in _metadata(f) if isinstance(mark, (Option, Options))), None)
 
 
 def _metadata(f: FieldInfo) -> list[Any]:
-    """The marks and bounds of a field, with those of the types in a union."""
-    found = list(f.metadata)
+    """List the marks and bounds of a field, and of each type in a union."""
+    metadata = list(f.metadata)
     for kind in get_args(f.annotation):
         for inner in getattr(kind, "__metadata__", ()):
-            found += inner.metadata if isinstance(inner, FieldInfo) else [inner]
-    return found
+            metadata += inner.metadata if isinstance(inner, FieldInfo) else [inner]
+    return metadata
 
 
 def marks(f: FieldInfo) -> Mapping[str, Any]:
-    """What ``json_schema_extra`` says of a field."""
+    """Return the ``json_schema_extra`` of a field: its marks ``identity`` and ``follows``."""
     return f.json_schema_extra if isinstance(f.json_schema_extra, Mapping) else {}
 
 
 def identity_settings(schema: type) -> tuple[str, ...]:
-    """The settings of a class that decide what a stage makes."""
+    """Return the settings of a class that belong to the identity of stages."""
     return tuple(name for name, f in settings_of(schema).items() if marks(f).get("identity", True))
 
 
 def kinds_of(annotation: Any) -> tuple[Any, ...]:
-    """The types of which a value may be: those of a union, else the one."""
+    """Return the types that a value may have: each type of a union."""
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def choices_of(annotation: Any) -> tuple[str, ...]:
-    """The words of a ``Literal``, alone, in a union or in a list."""
+    """Return the words of a ``Literal``, which may be in a union or in a list."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
-    inside = (choices_of(kind) for kind in get_args(annotation))
-    return next((choices for choices in inside if choices), ())
+    for kind in get_args(annotation):
+        if choices := choices_of(kind):
+            return choices
+    return ()
 
 
 def bounds_of(f: FieldInfo) -> str:
-    """``>= 0 and <= 1``; "" where a field has no bounds."""
+    """Return the bounds of a field, such as ``>= 0 and <= 1``, or "" if it has no bounds."""
     bounds = []
     for rule in _metadata(f):
         for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<=")):
@@ -156,8 +166,11 @@ def bounds_of(f: FieldInfo) -> str:
     return " and ".join(bounds)
 
 
-def allowed(f: FieldInfo) -> str:
-    """The allowed values of a field: ``full | lora | qlora``, ``>= 0 or null``; "" where its type says all."""
+def describe_allowed(f: FieldInfo) -> str:
+    """Return the allowed values of a field, such as ``full | lora | qlora`` or ``>= 0 or null``.
+
+    "": the type of the field is the only limit.
+    """
     kinds = kinds_of(f.annotation)
     words = [str(word) for word in choices_of(f.annotation) if get_origin(f.annotation) is not list]
     words += ["true", "false"] if bool in kinds else []

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
-from mathse.config.extras import EXTRAS, missing
+from mathse.config.extras import EXTRAS, explain_missing
 from mathse.config.schema import EvaluateConfig
 
 NO_PART_OF_A_NAME = ("sweep", "name", "progress", "resume", "resume_from")  # they change no job, or name the sweep
@@ -24,7 +24,7 @@ EXTRA_OF = {"joblib": "joblib", "optuna": "optuna"}
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
-def job_folder(overrides: Sequence[str]) -> str:
+def name_job_folder(overrides: Sequence[str]) -> str:
     """``["sft.optimizer.lr=1e-3", "seed=2"]`` -> ``"sft.optimizer.lr=1e-3,seed=2"``: in their order, one path segment.
 
     What a name cannot hold is replaced, and a hash of the whole is added then. Of a name that is too long the longest
@@ -49,26 +49,26 @@ def _cut(part: str, longest: int) -> str:
     return short if len(short) <= longest else f"_{part[-(longest - 1) :]}"
 
 
-def missing_plugin(error: RuntimeError) -> str | None:
+def explain_missing_plugin(error: RuntimeError) -> str | None:
     """What to install, where Hydra knows no class for a sweeper or launcher; None for any other error."""
     if "Unknown plugin class" not in str(error):
         return None
     extra = next((extra for extra in set(EXTRA_OF.values()) if EXTRAS[extra].module in str(error)), None)
-    return None if extra is None else f"hydra: {missing(extra)}"
+    return None if extra is None else f"hydra: {explain_missing(extra)}"
 
 
-def missing_option(group: str, option: str) -> str | None:
+def explain_missing_option(group: str, option: str) -> str | None:
     """The same for ``hydra/launcher=joblib``, an option that comes with its plugin; None where it is installed."""
     extra = EXTRA_OF.get(option)
-    return None if extra is None or (sentence := missing(extra)) is None else f"{group}={option}: {sentence}"
+    return None if extra is None or (sentence := explain_missing(extra)) is None else f"{group}={option}: {sentence}"
 
 
-def chooses(sweeper: Any) -> bool:
+def chooses_settings(sweeper: Any) -> bool:
     """Whether a sweeper (the node ``hydra.sweeper``) chooses settings by the jobs' numbers, or is given all jobs."""
     return bool(sweeper["_target_"] != BASIC)
 
 
-def no_choice(config: Any, sweeper: Any) -> Iterator[str]:
+def refuse_choice(config: Any, sweeper: Any) -> Iterator[str]:
     """Why a sweeper that chooses must not or cannot do so by the number of a job with this ``config``."""
     if "minimize" in str(sweeper.get("direction", "maximize")):
         yield "hydra.sweeper.direction = minimize: the number is an accuracy; hydra/sweeper=tpe maximizes it"

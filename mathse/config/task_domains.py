@@ -28,7 +28,7 @@ SLOTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @dataclass(config=SETTINGS)
-class AnswerForm(Section):
+class AnswerFormConfig(Section):
     """How the final answers of a domain are compared (mathse/scoring/answers/rule.py)."""
 
     form: Form = Field(
@@ -50,7 +50,7 @@ class AnswerForm(Section):
 
 
 @dataclass(config=SETTINGS)
-class TaskDomain(Section):
+class TaskDomainConfig(Section):
     """Prompts and the form of answers (docs: mathse/data/domains)."""
 
     _target_: str = "mathse.data.domains.TaskDomain"
@@ -60,10 +60,10 @@ class TaskDomain(Section):
         description="Folder of the domain's prompts: a path, or the dotted name of a package.",
     )
     step: list[str] = Field(default_factory=lambda: ["Step", "步骤"], description="Words in front of a step's number.")
-    answer: AnswerForm = Field(default_factory=AnswerForm)
+    answer: AnswerFormConfig = Field(default_factory=AnswerFormConfig)
 
 
-def texts_folder(texts: str) -> Path | None:
+def find_texts_folder(texts: str) -> Path | None:
     """The folder that ``texts`` names; None where there is none. A package is found without importing it."""
     if (folder := Path(texts)).is_dir():
         return folder
@@ -78,7 +78,7 @@ def texts_folder(texts: str) -> Path | None:
     return next((folder for root in roots or () if (folder := Path(root, *below)).is_dir()), None)
 
 
-def newest_texts(folder: Path) -> dict[tuple[str, str], tuple[int, Path]]:
+def find_newest_texts(folder: Path) -> dict[tuple[str, str], tuple[int, Path]]:
     """(job, language) -> the newest version of its prompt in a folder, and its file."""
     newest: dict[tuple[str, str], tuple[int, Path]] = {}
     for file in folder.iterdir():
@@ -88,13 +88,13 @@ def newest_texts(folder: Path) -> dict[tuple[str, str], tuple[int, Path]]:
     return newest
 
 
-def text_problems(texts: str) -> Iterator[str]:
+def check_texts(texts: str) -> Iterator[str]:
     """What is wrong with a domain's folder of prompts: a sentence for each mistake."""
-    folder = texts_folder(texts)
+    folder = find_texts_folder(texts)
     if folder is None:
         yield "no such folder, and no such package; it holds the prompts of a task domain, such as generate.en.v1.txt"
         return
-    newest = newest_texts(folder)
+    newest = find_newest_texts(folder)
     for language in sorted({language for _, language in newest}) or ["en"]:
         if missing := [f"{job}.{language}.v1.txt" for job in JOBS if (job, language) not in newest]:
             yield f"{folder} lacks {', '.join(missing)}; a domain has {', '.join(JOBS)} in each of its languages"

@@ -11,7 +11,7 @@ from mathse.config.setting import NO_IDENTITY, SETTINGS, Section, follows
 
 
 @dataclass(config=SETTINGS)
-class SymbolicTeacher(Section):
+class SymbolicTeacherConfig(Section):
     """Solves the synthetic problems by rule, and is fallible by default."""
 
     _target_: str = "mathse.data.synthetic.SymbolicTeacher"
@@ -22,14 +22,14 @@ class SymbolicTeacher(Section):
 
 
 @dataclass(config=SETTINGS)
-class ReplayTeacher(Section):
+class ReplayTeacherConfig(Section):
     """Writes a row's own solution, else one sentence with the marker and the answer: no API needed."""
 
     _target_: str = "mathse.judges.teachers.ReplayTeacher"
 
 
 @dataclass(config=SETTINGS)
-class FallibleReplayTeacher(Section):
+class FallibleReplayTeacherConfig(Section):
     """The solutions of data=word_problems, some of them made wrong (docs: mathse/data/words/teacher.py)."""
 
     _target_: str = "mathse.data.words.FallibleReplayTeacher"
@@ -38,7 +38,7 @@ class FallibleReplayTeacher(Section):
 
 
 @dataclass(config=SETTINGS)
-class OpenAITeacher(Section):
+class OpenAITeacherConfig(Section):
     """A model behind an OpenAI-compatible API (docs: mathse/judges/teachers/openai_api.py, mathse/inference/llm).
 
     A run may go on with another value of a setting that is marked NO_IDENTITY: it changes no answer.
@@ -142,7 +142,7 @@ class OpenAITeacher(Section):
 
 
 @dataclass(config=SETTINGS)
-class StudentTeacher(Section):
+class StudentTeacherConfig(Section):
     """The student as its own teacher (docs: mathse/judges/teachers/student.py)."""
 
     _target_: str = "mathse.judges.teachers.student.StudentTeacher"

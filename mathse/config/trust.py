@@ -1,9 +1,9 @@
-"""Which classes may be imported and called because a file names them.
+"""Decide which classes may be imported and called because a file names them.
 
-A run, started by its user, imports whatever its settings name. Whoever only looks (a reader of run folders, a plan, a
-check of data, --help) may be looking at somebody else's settings. It takes the classes of MathSE's options, each in
-its own group, and those that the environment variable MATHSE_TRUST lists, and no other: of MathSE's own functions many
-are no options, and some of those start programs.
+A run imports every class that its settings name: its user started it. A command that only reads settings (a reader of
+run folders, a plan, a check of data, --help) may read the settings of a stranger. It imports the classes of MathSE's
+options, each in its own group, and the classes in the environment variable MATHSE_TRUST. Other functions of MathSE are
+refused too, because some of them start programs.
 """
 
 from __future__ import annotations
@@ -20,58 +20,70 @@ from mathse.config.schema import OPTIONS
 from mathse.errors import ConfigError
 
 TRUST = "MATHSE_TRUST"  # dotted paths, comma-separated
-LOGGERS = ("pytorch_lightning.loggers.TensorBoardLogger", "pytorch_lightning.loggers.MLFlowLogger")  # conf/logger's
+LOGGERS = ("pytorch_lightning.loggers.TensorBoardLogger", "pytorch_lightning.loggers.MLFlowLogger")  # of conf/logger
 
-_only_looking: ContextVar[bool] = ContextVar("only_looking", default=False)
+_forbids_foreign: ContextVar[bool] = ContextVar("forbids_foreign", default=False)
 
 
 def is_trusted(target: str) -> bool:
-    """Whether the user has listed the class at this dotted path."""
+    """Whether the user trusts the class at this dotted path."""
     return target in {name.strip() for name in os.environ.get(TRUST, "").split(",")}
 
 
 def is_an_option(target: str, group: str | None) -> bool:
-    """Whether an option of ``group`` that MathSE brings is the class at this dotted path; None: no group has it."""
+    """Whether the class at this dotted path belongs to an option of ``group`` in MathSE. None: to no group."""
     if group == "logger" and target in LOGGERS:
         return True
     return any(schema._target_ == target for schema in OPTIONS.get(group or "", ()))
 
 
 @contextmanager
-def only_looking() -> Iterator[None]:
-    """Within it no class is imported that is neither an option nor trusted."""
-    token = _only_looking.set(True)
+def forbid_foreign_classes() -> Iterator[None]:
+    """Within this context, import only the classes of options and trusted classes."""
+    token = _forbids_foreign.set(True)
     try:
         yield
     finally:
-        _only_looking.reset(token)
+        _forbids_foreign.reset(token)
 
 
-def why_not_imported(target: str, group: str | None) -> str | None:
-    """Why the class that a section of ``group`` names is not imported now; None where it may be."""
-    if not _only_looking.get() or is_an_option(target, group) or is_trusted(target):
+def explain_refusal(target: str, group: str | None) -> str | None:
+    """Return the reason why the class in a section of ``group`` is not imported now, or None if it may be imported."""
+    if not _forbids_foreign.get() or is_an_option(target, group) or is_trusted(target):
         return None
-    option = f"{group} option" if group else "option"
-    return f"is no {option} of MathSE's, and who only looks runs no other code; if you trust it, set {TRUST}={target}"
+    option = f"a {group} option" if group else "an option"
+    return (
+        f"is not {option} of MathSE, and a command that only reads settings runs no other code; if you trust it, set "
+        f"{TRUST}={target}"
+    )
 
 
 def locate(target: Any, group: str | None = None) -> Callable[..., Any]:
-    """The class or function at a dotted path that a section of ``group`` names (None: of none). Raises ConfigError if
-    there is none, or if it is not to be imported."""
-    if (reason := why_not_imported(str(target), group)) is not None:
+    """Import the class or function at a dotted path.
+
+    Args:
+        target: the dotted path.
+        group: the group of the section that names it. None: no group.
+
+    Raises ConfigError if there is no such class, or if it must not be imported.
+    """
+    if (reason := explain_refusal(str(target), group)) is not None:
         raise ConfigError(reason)
     module, _, name = str(target).rpartition(".")
     try:
         target_class = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError) as e:  # the last of ".." and the like
+    except (ImportError, AttributeError, ValueError, TypeError) as e:  # TypeError: ".." and the like
         raise ConfigError(f"cannot be imported ({e}); it is the dotted path of a class on the Python path") from e
     if not callable(target_class):
         raise ConfigError("is neither a class nor a function")
     return target_class
 
 
-def parameters_of(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Raises ConfigError for what does not tell its parameters, as ``builtins.type``: nothing could be checked."""
+def read_parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a class or function, against which its section is checked.
+
+    Raises ConfigError for a class without a readable signature, such as ``builtins.type``.
+    """
     try:
         return inspect.signature(call).parameters
     except (ValueError, TypeError) as e:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, WordProblems
-from mathse.config.task_domains import TaskDomain
+from mathse.config.data import HubDataConfig, JsonlDataConfig, MixtureDataConfig, PublicDataConfig, WordProblemsConfig
+from mathse.config.task_domains import TaskDomainConfig
 from mathse.data.domains.domain import texts_in
 from mathse.data.readers import find_set
 from mathse.data.readers.source import files_of, is_table
@@ -25,21 +25,21 @@ def content_hashes(data: Any, key: str = "data") -> dict[str, str]:
     For a published set the annotation files are hashed, and for a table the names and sizes in its folder; images are
     not read. Raises DataError for a folder without a file of the set.
     """
-    if isinstance(data, MixtureData):
+    if isinstance(data, MixtureDataConfig):
         digests: dict[str, str] = {}
         for name, section in data.sources.items():
             digests |= content_hashes(section, f"{key}.sources.{name}")
         return digests
-    if isinstance(data, JsonlData):
+    if isinstance(data, JsonlDataConfig):
         paths = {"path": data.path, "test_path": data.test_path}
         return {f"{key}.{name}_sha256": sha256_file(Path(path)) for name, path in paths.items() if path}
-    if isinstance(data, WordProblems) and data.root is not None:
+    if isinstance(data, WordProblemsConfig) and data.root is not None:
         root = Path(data.root)
         lines = []
         for name in data.sets:
             lines += [f"{file.relative_to(root)} {sha256_file(file)}\n" for file in published.files_of(name, root)]
         return {f"{key}.root_sha256": hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()}
-    if isinstance(data, (PublicData, HubData)) and data.root is not None and Path(data.root).exists():
+    if isinstance(data, (PublicDataConfig, HubDataConfig)) and data.root is not None and Path(data.root).exists():
         digest = hashlib.sha256()
         for line in _describe_files(data, Path(data.root)):
             digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -49,7 +49,7 @@ def content_hashes(data: Any, key: str = "data") -> dict[str, str]:
 
 def prompt_hashes(domain: Any) -> dict[str, str]:
     """Hash the prompts of a task domain. MathSE's own prompts need no hash, because their names hold their versions."""
-    if not isinstance(domain, TaskDomain) or domain.texts.startswith("mathse."):
+    if not isinstance(domain, TaskDomainConfig) or domain.texts.startswith("mathse."):
         return {}
     lines = [
         f"{job} {language} {text.version} {text.template}" for (job, language), text in texts_in(domain.texts).items()
@@ -57,9 +57,9 @@ def prompt_hashes(domain: Any) -> dict[str, str]:
     return {"task_domain.texts_sha256": hashlib.sha256("\n".join(sorted(lines)).encode("utf-8")).hexdigest()}
 
 
-def _describe_files(data: PublicData | HubData, root: Path) -> Iterator[str]:
+def _describe_files(data: PublicDataConfig | HubDataConfig, root: Path) -> Iterator[str]:
     """Yield a line for each file: its name below ``root``, and the hash or size of its contents."""
-    if isinstance(data, PublicData) and not is_table(root):
+    if isinstance(data, PublicDataConfig) and not is_table(root):
         for wanted in filter(None, (data.train_split, data.test_split)):
             for split, file in files_of(find_set(data.name), root, wanted):
                 yield f"{split} {file.relative_to(root) if root.is_dir() else file.name} {sha256_file(file)}"

@@ -16,8 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mathse.config.data import Columns
-from mathse.config.data import HubData as Settings
+from mathse.config.data import HubColumnsConfig, HubDataConfig
 from mathse.data.answer_form import answer_form
 from mathse.data.hub_table import HubTable, ImageReference, lasting, open_table, records
 from mathse.data.json_records import BadRow, JsonRecord, kind
@@ -34,7 +33,7 @@ class HubData(FileData):
     Raises DataError for a table that cannot be used, ConfigError for columns that it lacks.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: HubDataConfig) -> None:
         root, split, columns = settings.root, settings.split, settings.columns
         if root is None:
             raise ConfigError("data.root is not set; give a folder or a hub id: data.root=org/name")
@@ -45,7 +44,7 @@ class HubData(FileData):
         self._take(self._read_table(table, columns, RecordOrigin(below, below / split, split)), table.name)
         self._refuse_bad_rows()
 
-    def _read_table(self, table: HubTable, columns: Columns, origin: RecordOrigin) -> Iterator[ValidatedRow]:
+    def _read_table(self, table: HubTable, columns: HubColumnsConfig, origin: RecordOrigin) -> Iterator[ValidatedRow]:
         for record in records(table):
             try:
                 values = _read_row(record.values or {}, columns, origin)
@@ -56,10 +55,10 @@ class HubData(FileData):
                 yield validate(JsonRecord(record.line, values), table.name, origin.root, self.images, source)
 
 
-def _check_columns(present: Sequence[str], columns: Columns, table: HubTable) -> None:
+def _check_columns(present: Sequence[str], columns: HubColumnsConfig, table: HubTable) -> None:
     named = {name: column for name, column in asdict(columns).items() if column is not None}
     for name, column in named.items():
-        by_default = name == "images" and column == Columns.images  # a table without images needs no setting
+        by_default = name == "images" and column == HubColumnsConfig.images  # a table without images needs no setting
         if column not in present and not by_default:
             raise ConfigError(
                 f"data.columns.{name} = {column!r}: {table.name} has no such column; it has {', '.join(present)}"
@@ -68,7 +67,7 @@ def _check_columns(present: Sequence[str], columns: Columns, table: HubTable) ->
         raise ConfigError("data.columns: question, and answer or answer_index, must each name a column")
 
 
-def _read_row(values: Mapping[str, Any], columns: Columns, origin: RecordOrigin) -> dict[str, Any]:
+def _read_row(values: Mapping[str, Any], columns: HubColumnsConfig, origin: RecordOrigin) -> dict[str, Any]:
     """Bring a table's row into our form. Raises BadRow for a row that makes no problem."""
     question = text_of(values, str(columns.question))
 

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from PIL import Image
 
-from mathse.config.extras import missing
+from mathse.config.extras import explain_missing
 from mathse.data.image_decoding import decode
 from mathse.data.json_records import JsonRecord
 from mathse.errors import ConfigError, DataError
@@ -127,7 +127,7 @@ def open_table(table: HubTable) -> Any:
 
 def _import_library() -> Any:
     """Import ``datasets``. Raises ConfigError if it is not installed."""
-    if sentence := missing("hub"):
+    if sentence := explain_missing("hub"):
         raise ConfigError(f"data.root: a hub id or a table {sentence}")
     return import_module("datasets")
 

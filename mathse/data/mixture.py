@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mathse.config import build, with_values
-from mathse.config.data import MixtureData as Settings
-from mathse.config.rules.data import mixture_problems
+from mathse.config import build, replace_values
+from mathse.config.data import MixtureDataConfig
+from mathse.config.rules.data import check_mixture
 from mathse.config.trust import locate
 from mathse.data.problems import FileData
 from mathse.data.row_validation import ValidatedRow
@@ -29,8 +29,8 @@ class MixtureData(FileData):
     """A mixture of sources. Raises ConfigError for weights or counts that contradict the sources, and the DataErrors of
     the sources."""
 
-    def __init__(self, settings: Settings) -> None:
-        if mistake := next(mixture_problems(settings), None):
+    def __init__(self, settings: MixtureDataConfig) -> None:
+        if mistake := next(check_mixture(settings), None):
             raise ConfigError(mistake)
         super().__init__("data.sources", settings)
         opened = {name: self._open(name, section) for name, section in settings.sources.items()}
@@ -67,7 +67,7 @@ class MixtureData(FileData):
         if not isinstance(kind, type) or not issubclass(kind, FileData) or issubclass(kind, MixtureData):
             raise ConfigError(f"data.sources.{name}: only sources that read files or tables can be mixed")
         # The mixture decides about the bad rows of all sources.
-        source: FileData = build(with_values(section, seed=self.seed, on_bad_row="skip"))
+        source: FileData = build(replace_values(section, seed=self.seed, on_bad_row="skip"))
         self.images.decoded |= source.images.decoded
         return source
 

@@ -19,8 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
-from mathse.config.data import JsonlColumns, Split
-from mathse.config.data import JsonlData as Settings
+from mathse.config.data import JsonlColumnsConfig, JsonlDataConfig, SplitConfig
 from mathse.config.rules.data import NO_TABLE
 from mathse.data.json_records import BadRow, begins_as_table, read_lines
 from mathse.data.problem_table import ProblemTable
@@ -41,7 +40,7 @@ from mathse.types import Problem, Verdict
 
 SPLITS = ("seed", "test", "pool", "orm_train", "orm_held", "dev")
 REPEATS = "repeats the row at"  # beginning of the reason for leaving out a repeated row
-OUR_KEYS = JsonlColumns()
+OUR_KEYS = JsonlColumnsConfig()
 MAX_NAMED_ROWS = 5  # bad rows named in an error; the others are counted
 
 
@@ -105,7 +104,7 @@ class FileData:
     that were decoded without an error; a run decodes the others in its first stage.
     """
 
-    def __init__(self, name: str, settings: Split) -> None:
+    def __init__(self, name: str, settings: SplitConfig) -> None:
         self.notes: Sequence[str] = ()
         self.name, self.seed, self.on_bad_row = name, settings.seed, settings.on_bad_row
         self.shares = Shares(settings.test_share, settings.dev_share, settings.orm_share, settings.seed_share)
@@ -195,7 +194,7 @@ class JsonlData(FileData):
     ConfigError for shares with a sum above 1.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: JsonlDataConfig) -> None:
         path, test_path = settings.path, settings.test_path
         if path is None:
             raise ConfigError("data.path is not set; give the JSONL file of your problems: data.path=FILE")
@@ -209,7 +208,7 @@ class JsonlData(FileData):
         self._refuse_bad_rows()
 
 
-def read_rows(path: Path, images: ImageChecks, columns: JsonlColumns = OUR_KEYS) -> Iterator[ValidatedRow]:
+def read_rows(path: Path, images: ImageChecks, columns: JsonlColumnsConfig = OUR_KEYS) -> Iterator[ValidatedRow]:
     """Validate every non-blank line of a JSONL or .jsonl.gz file. Raises DataError if the file cannot be read."""
     for record in read_lines(path):
         if record.line == 1 and record.values is None and begins_as_table(path):
@@ -224,7 +223,7 @@ def read_rows(path: Path, images: ImageChecks, columns: JsonlColumns = OUR_KEYS)
             yield validate(record._replace(values=values), str(path), path.parent, images, path.name)
 
 
-def rename_keys(values: Mapping[str, Any], columns: JsonlColumns) -> dict[str, Any]:
+def rename_keys(values: Mapping[str, Any], columns: JsonlColumnsConfig) -> dict[str, Any]:
     """Rename the keys of a row to ours (``data.columns.answer=label``); its other keys become metadata.
 
     A setting of ``columns`` means that the file was not made for us. Then a row without ``id`` gets a hash of its

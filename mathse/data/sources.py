@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mathse.config import build, recorded
+from mathse.config import build, parse_recorded
 from mathse.config.schema import EvaluateConfig, TrainConfig
 from mathse.data.domains import MATH, TaskDomain, in_domain, open_domain, recorded_domain
 from mathse.data.problems import FileData
@@ -62,7 +62,7 @@ def recorded_source(run_config: Mapping[str, Any]) -> Any:
 
 def recorded_data(run_config: Mapping[str, Any]) -> Any:
     """Read the settings of a run's data source without building it. Raises DataError as ``recorded`` does."""
-    return recorded("data", run_config.get("data"))
+    return parse_recorded("data", run_config.get("data"))
 
 
 def problem_lookup(run_config: Mapping[str, Any]) -> Callable[[str], Problem]:

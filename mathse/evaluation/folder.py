@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.config import flatten
-from mathse.config.generators import ServerGenerator
+from mathse.config.generators import ServerGeneratorConfig
 from mathse.config.schema import EvaluateConfig
 from mathse.data.content_hashes import prompt_hashes
 from mathse.errors import SettingsChanged
@@ -55,7 +55,7 @@ def keep_identity(
             "n_samples": config.n_samples,
         }
     else:
-        if isinstance(config.generator, ServerGenerator):
+        if isinstance(config.generator, ServerGeneratorConfig):
             source = {"server_model": config.generator.model, "prompt_style": config.generator.style}
         else:
             checkpoint = config.checkpoint or (None if isinstance(config.backbone, dict) else config.backbone.path)

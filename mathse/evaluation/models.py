@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mathse.config import build
-from mathse.config.schema import EvaluateConfig, Trainer
+from mathse.config.schema import EvaluateConfig, TrainerConfig
 from mathse.inference.serving.student import ServedStudent, ServedStudents, VLLMGenerator
 from mathse.judges import Judge
 from mathse.judges.orm import ORMJudge, open_orm
@@ -23,7 +23,7 @@ from mathse.training import ranks
 from mathse.training.fit import device_of, dtype_of
 
 
-def on_devices(trainer: Trainer, work: Callable[[], float | None]) -> float | None:
+def on_devices(trainer: TrainerConfig, work: Callable[[], float | None]) -> float | None:
     """Run ``work()`` on the main rank with the trainer's threads. The other ranks sample and judge for it."""
     silence_transformers()
     torch.set_num_threads(trainer.threads)
@@ -86,5 +86,5 @@ def _open_orm(config: EvaluateConfig, section: Any, path: str, key: str) -> ORMJ
     return open_orm(Path(path), partial(_open, section, path, config.trainer), config.judge.max_new_tokens, key)
 
 
-def _open(section: Any, path: str | None, trainer: Trainer) -> Backbone:
+def _open(section: Any, path: str | None, trainer: TrainerConfig) -> Backbone:
     return make_spec(section, path, dtype_of(trainer)).open(device_of(trainer))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config import build
-from mathse.config.data import set_name
-from mathse.config.evaluation import ROWS, OwnBenchmark
+from mathse.config.data import name_set
+from mathse.config.evaluation import ROWS, OwnBenchmarkConfig
 from mathse.config.schema import EvaluateConfig
 from mathse.config.trust import locate
 from mathse.data.sources import open_source
@@ -52,12 +52,12 @@ class OpenedBenchmark:
 def open_benchmarks(config: EvaluateConfig, folder: Path) -> list[OpenedBenchmark]:
     """Open every chosen benchmark, in the given order. Raises ConfigError or DataError for an unusable benchmark."""
     names = {
-        key: set_name(config.data) if isinstance(section, OwnBenchmark) else key
+        key: name_set(config.data) if isinstance(section, OwnBenchmarkConfig) else key
         for key, section in config.benchmark.items()
     }
     if len({*names.values()}) < len(names):
         raise ConfigError(
-            f"benchmark = {list(names)}: the set of data is called {set_name(config.data)!r}, as another benchmark is; "
+            f"benchmark = {list(names)}: the set of data is called {name_set(config.data)!r}, as another benchmark is; "
             "score them one at a time"
         )
     return [
@@ -84,7 +84,7 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
         # The constructor takes every setting except the arguments of ``load``.
         left_out = (*ROWS, "prompt") if uses_student_prompt else ROWS
         bench = as_benchmark(build({key: value for key, value in section.items() if key not in left_out}), name)
-    elif isinstance(section, OwnBenchmark):
+    elif isinstance(section, OwnBenchmarkConfig):
         own = build(section, source=open_source(config))
         own.title = f"{name}, {own.title}"
         bench = as_benchmark(own, name)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from mathse.config import recorded
-from mathse.config.schema import Trainer
+from mathse.config import parse_recorded
+from mathse.config.schema import TrainerConfig
 from mathse.inference.rows import judge_row
 from mathse.judges.orm import open_orm
 from mathse.models import silence_transformers
@@ -30,10 +30,10 @@ class RunORM:
 
     def __init__(self, run: Run, accelerator: str, batch_size: int, explain: bool, threads: int = 1) -> None:
         self.batch_size = batch_size
-        section = recorded("backbone", run.config["orm"].get("backbone") or run.config["backbone"])
+        section = parse_recorded("backbone", run.config["orm"].get("backbone") or run.config["backbone"])
         silence_transformers()
         torch.set_num_threads(threads)
-        trainer = Trainer(accelerator=accelerator, precision="bf16-mixed")  # type: ignore[arg-type]
+        trainer = TrainerConfig(accelerator=accelerator, precision="bf16-mixed")  # type: ignore[arg-type]
         checkpoint = Path(run.config["judge"].get("checkpoint") or run.folder / "orm" / CHECKPOINT)
         read = partial(_open, section, checkpoint, trainer)
         self.judge = open_orm(checkpoint, read, int(run.config["judge"]["max_new_tokens"])).explaining(explain)
@@ -67,5 +67,5 @@ def reward_of(verdict: Verdict) -> float:
     return 0.0 if verdict.status == "unparsed" else rank_of(verdict)
 
 
-def _open(section: object, checkpoint: Path, trainer: Trainer) -> Backbone:
+def _open(section: object, checkpoint: Path, trainer: TrainerConfig) -> Backbone:
     return make_spec(section, checkpoint, dtype_of(trainer)).open(device_of(trainer))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mathse.config.evaluation import LLM as Settings
+from mathse.config.evaluation import ScoringLLMConfig
 from mathse.inference.llm.client import ChatClient, ChatRequest
 
 
@@ -24,7 +24,7 @@ class ScoringLLM:
         say: called with a sentence before questions are sent.
     """
 
-    def __init__(self, settings: Settings, model: str, run: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: ScoringLLMConfig, model: str, run: Path, say: Callable[[str], None]) -> None:
         self.model, self._say = model, say
         self._versions: set[str] = set()
         self._client = ChatClient.of(settings, model, "llm")

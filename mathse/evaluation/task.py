@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathse.config import build, flatten
-from mathse.config.evaluation import ORMTest, OwnBenchmark
-from mathse.config.generators import ServerGenerator, VLLMGenerator
-from mathse.config.options import option_of
-from mathse.config.origin import origin_of
+from mathse.config.evaluation import ORMTestConfig, OwnBenchmarkConfig
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
+from mathse.config.options import find_option
+from mathse.config.origin import find_origin
 from mathse.config.schema import EvaluateConfig
 from mathse.config.trust import locate
 from mathse.evaluation.folder import SETTINGS, keep_identity
@@ -51,7 +51,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
     Returns the mean accuracy, a fraction; None if an accuracy is not known.
     """
     work: Callable[[EvaluateConfig, Path], float | None] = _evaluate
-    orm_tests = [section for section in config.benchmark.values() if isinstance(section, ORMTest)]
+    orm_tests = [section for section in config.benchmark.values() if isinstance(section, ORMTestConfig)]
     if orm_tests:
         # An ORM has no answers to score: the class of this benchmark does all of the work.
         test_class: Any = locate(orm_tests[0]._target_, "benchmark")
@@ -85,7 +85,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
             decoding_settings = {**decoding.to_json(), "batch_size": decoding.batch_size}
         keep_identity(config, folder, benchmarks, decoding_settings)
         served = None
-        if isinstance(config.generator, VLLMGenerator) and (decoding is not None or config.judge.engine == "vllm"):
+        if isinstance(config.generator, VLLMGeneratorConfig) and (decoding is not None or config.judge.engine == "vllm"):
             from mathse.evaluation.models import engine_of
 
             served = engine_of(config, folder, progress.say)
@@ -104,7 +104,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
             llm = ScoringLLM(config.llm, config.llm.model, folder, progress.say)
         scorer = BenchmarkScorer(config, progress, llm, decoding, served)
         sections = list(config.benchmark.values())
-        is_only_own = len(sections) == 1 and isinstance(sections[0], OwnBenchmark)
+        is_only_own = len(sections) == 1 and isinstance(sections[0], OwnBenchmarkConfig)
         results = []
         for opened, benchmark_answers in zip(benchmarks, answers, strict=True):
             if decoding is None:
@@ -134,7 +134,7 @@ def _sample_answers(
     @cache
     def student() -> Student:
         """Open the model, or the client of its server, at the first call."""
-        if isinstance(config.generator, ServerGenerator):
+        if isinstance(config.generator, ServerGeneratorConfig):
             remote_student: Student = build(config.generator).student(folder)
             return remote_student
         if served is not None:
@@ -143,9 +143,9 @@ def _sample_answers(
 
     if config.checkpoint is not None:
         # Name the family of the checkpoint, and the origin of its settings and limits.
-        origin = origin_of(Path(config.checkpoint))
+        origin = find_origin(Path(config.checkpoint))
         section = config.backbone
-        family = section["_target_"] if isinstance(section, dict) else option_of(type(section))
+        family = section["_target_"] if isinstance(section, dict) else find_option(type(section))
         source = "its config.json, since it is in no run folder" if origin is None else f"{origin.file}"
         limit = f"at most {config.evaluation.max_new_tokens:,} new tokens"
         progress.say(f"student: {config.checkpoint}, backbone={family}, {limit}; settings begin with {source}")

@@ -11,12 +11,12 @@ from dataclasses import fields
 from typing import Any, get_args
 
 from mathse.config import flatten
-from mathse.config.fits import SFT, FitStage
-from mathse.config.generators import ServerGenerator, VLLMGenerator
-from mathse.config.judges import Judge, judge_named, own_settings
+from mathse.config.fits import FitStage, SFTConfig
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
+from mathse.config.judges import JudgeConfig, judge_named, list_own_settings
 from mathse.config.schema import TrainConfig
 from mathse.config.setting import identity_settings
-from mathse.config.teachers import OpenAITeacher, StudentTeacher
+from mathse.config.teachers import OpenAITeacherConfig, StudentTeacherConfig
 from mathse.config.updates import DPOUpdateConfig, SFTUpdateConfig
 from mathse.runs.fit_ranks import RANKS
 
@@ -31,7 +31,7 @@ COMMON = (
 )
 # Settings of every fit of a student
 SFT_KEYS = (
-    *(f"sft.{field.name}" for field in fields(SFT) if field.name not in FIT_STAGES),
+    *(f"sft.{field.name}" for field in fields(SFTConfig) if field.name not in FIT_STAGES),
     "sft.train_sha256",
     "lightning_callbacks",
 )
@@ -57,9 +57,9 @@ def flatten_for_identity(config: TrainConfig) -> dict[str, Any]:
     """
     chosen = config.distill.judge
     flat = flatten(config)
-    if not isinstance(chosen, Judge):
+    if not isinstance(chosen, JudgeConfig):
         judge = judge_named(chosen, config.judge)
-        flat = {f"judge.{name}": getattr(judge, name) for name in own_settings(judge)} | flat
+        flat = {f"judge.{name}": getattr(judge, name) for name in list_own_settings(judge)} | flat
     if flat["trainer.precision"] == "fastest":
         flat["trainer.precision"] = "bf16-mixed"
 
@@ -75,7 +75,7 @@ def flatten_for_identity(config: TrainConfig) -> dict[str, Any]:
 def list_sampling_keys(config: TrainConfig) -> tuple[str, ...]:
     """Return the settings of sampling, without the address of a server."""
     generator = config.generator
-    if not isinstance(generator, (ServerGenerator, VLLMGenerator)):
+    if not isinstance(generator, (ServerGeneratorConfig, VLLMGeneratorConfig)):
         return ("generator",)
     return tuple(f"generator.{name}" for name in identity_settings(type(generator)))
 
@@ -124,24 +124,24 @@ def list_judging_keys(config: TrainConfig, path: str) -> tuple[str, ...]:
     """
     chosen = config.judge if path == "judge" else config.distill.judge
     judge = judge_named(chosen, config.judge)
-    chosen_by, section = (f"{path}.name", path) if isinstance(chosen, Judge) else (path, "judge")
+    chosen_by, section = (f"{path}.name", path) if isinstance(chosen, JudgeConfig) else (path, "judge")
     return (
         chosen_by,
         *JUDGING,
         "judge.explain",
-        *(f"{section}.{name}" for name in own_settings(judge)),
+        *(f"{section}.{name}" for name in list_own_settings(judge)),
         *(list_teaching_keys(config) if "teacher" in judge.asks else ()),
     )
 
 
 def list_teaching_keys(config: TrainConfig) -> tuple[str, ...]:
     """Return the settings of the teacher's answers, without the address of its server and its budget."""
-    if not isinstance(config.teacher, OpenAITeacher):
+    if not isinstance(config.teacher, OpenAITeacherConfig):
         return ("teacher",)
-    return tuple(f"teacher.{name}" for name in identity_settings(OpenAITeacher))
+    return tuple(f"teacher.{name}" for name in identity_settings(OpenAITeacherConfig))
 
 
 def list_orm_teaching_keys(config: TrainConfig) -> tuple[str, ...]:
     """Return the settings of the teacher's answers for the stages of the ORM. They use a teacher only if it is a model,
     for problems without a solution or a step checker."""
-    return list_teaching_keys(config) if isinstance(config.teacher, (OpenAITeacher, StudentTeacher)) else ()
+    return list_teaching_keys(config) if isinstance(config.teacher, (OpenAITeacherConfig, StudentTeacherConfig)) else ()

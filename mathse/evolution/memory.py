@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from mathse.config.backbones import TinyBackbone
-from mathse.config.fits import Fit
-from mathse.config.generators import HFGenerator
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.fits import FitConfig
+from mathse.config.generators import HFGeneratorConfig
 from mathse.config.schema import TrainConfig, needs_orm
-from mathse.config.sizes import bytes_of
+from mathse.config.sizes import parse_memory_size
 from mathse.errors import ConfigError
 from mathse.models.needs import (
     USABLE_SHARE,
@@ -89,7 +89,7 @@ def read_device(config: TrainConfig) -> Device:
     """
     trainer = config.trainer
     gpus = [] if trainer.accelerator == "cpu" else _read_gpu_memory()
-    stated = bytes_of(trainer.device_memory) if trainer.device_memory is not None else None
+    stated = parse_memory_size(trainer.device_memory) if trainer.device_memory is not None else None
     if trainer.accelerator == "gpu" or gpus or (stated is not None and trainer.accelerator == "auto"):
         return Device("GPU", stated if stated is not None else min(gpus, default=None))
     return Device(CPU, stated if stated is not None else _read_host_memory())
@@ -131,7 +131,7 @@ def list_jobs(config: TrainConfig, device: Device) -> list[Job]:
 
 def check_frozen_layers(config: TrainConfig) -> None:
     """Raise ConfigError if a fit would freeze all layers of its model."""
-    fits: list[tuple[str, Fit, Any]] = [("sft", config.sft, config.backbone)]
+    fits: list[tuple[str, FitConfig, Any]] = [("sft", config.sft, config.backbone)]
     if needs_orm(config):
         fits.append(("orm.fit", config.orm.fit, config.orm.backbone or config.backbone))
     for path, fit, section in fits:
@@ -146,7 +146,7 @@ def check_frozen_layers(config: TrainConfig) -> None:
 def count_text_tokens(config: TrainConfig) -> tuple[int, int]:
     """Return the tokens of a question and of a solution in the estimate."""
     # The tokenizer of the tiny backbone has a token per word.
-    question = COMPACT_QUESTION_TOKENS if isinstance(config.backbone, TinyBackbone) else QUESTION_TOKENS
+    question = COMPACT_QUESTION_TOKENS if isinstance(config.backbone, TinyBackboneConfig) else QUESTION_TOKENS
     return question, min(SOLUTION_TOKENS, getattr(config.generator, "max_new_tokens", SOLUTION_TOKENS))
 
 
@@ -187,7 +187,7 @@ def _list_jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
         yield Job("fit", "ORM", "orm.fit", "orm", estimate_fit(judge, orm.fit, row=labelled))
 
     # 3) Samples and greedy answers, unless an engine writes them.
-    if student is not None and isinstance(config.generator, HFGenerator):
+    if student is not None and isinstance(config.generator, HFGeneratorConfig):
         stages, samples = [], 1  # samples: of a problem, at most
         if samples_weak:
             stages.append("orm/student_*")
@@ -277,7 +277,7 @@ def _propose_for_batches(config: TrainConfig, section: str) -> Iterator[list[Cha
 
 def _propose_for_fit(config: TrainConfig, section: str) -> Iterator[list[Change]]:
     """Yield changes of a fit, the cheapest first."""
-    fit: Fit = config.sft if section == "sft" else config.orm.fit
+    fit: FitConfig = config.sft if section == "sft" else config.orm.fit
     trainer = config.trainer
 
     # 1) Only time: activation checkpointing, then smaller micro-batches, which must divide the batch.

@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 
 from mathse.config import build
-from mathse.config.fits import Fit
+from mathse.config.fits import FitConfig
 from mathse.config.judges import judge_named
 from mathse.errors import CheckpointError, ConfigError, DataError
 from mathse.evolution.evolution_run import RunContext
@@ -279,7 +279,7 @@ class RunModels:
         backbone: Backbone,
         stage: Stage,
         rows: Sequence[Row],
-        settings: Fit,
+        settings: FitConfig,
         *,
         label: str,
         val_rows: Sequence[Row] = (),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from mathse.config.fits import Fit
+from mathse.config.fits import FitConfig
 from mathse.config.schema import needs_orm
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import ORMData, read_orm_data
@@ -268,13 +268,13 @@ def _fit_on_solutions(
         steps: optimiser steps.
         jitter: whether ``orm.jitter`` applies to the pictures.
     """
-    settings = {field.name: getattr(loop.config.sft, field.name) for field in fields(Fit)}
+    settings = {field.name: getattr(loop.config.sft, field.name) for field in fields(FitConfig)}
     rows = [solve_row(backbone.prompt_style, problem, text) for problem, text in solutions]
     loop.models.fit(
         backbone,
         stage,
         _jitter_pictures(loop, stage, rows) if jitter else rows,
-        Fit(**{**settings, "max_steps": steps, "epochs": None}),
+        FitConfig(**{**settings, "max_steps": steps, "epochs": None}),
         label=f"fit on {len(solutions)} solutions",
         val_rows=val_rows,
         checkpoint_dtype=checkpoint_dtype,

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from mathse.config.evolution import NOBODY, Evolution
-from mathse.config.fits import Fit, FitStage
+from mathse.config.evolution import NOBODY, EvolutionConfig
+from mathse.config.fits import FitConfig, FitStage
 from mathse.config.judges import judge_named
-from mathse.config.schema import TrainConfig, chosen_callbacks, needs_orm
-from mathse.config.teachers import OpenAITeacher, StudentTeacher
+from mathse.config.schema import TrainConfig, needs_orm, select_callbacks
+from mathse.config.teachers import OpenAITeacherConfig, StudentTeacherConfig
 from mathse.config.updates import GroupUpdateConfig
 from mathse.data.domains import open_domain
 from mathse.data.labelled_paths import read_orm_data
@@ -166,7 +166,7 @@ class Bounds:
         d: number of problems of D.
     """
 
-    def __init__(self, d: int, evolution: Evolution) -> None:
+    def __init__(self, d: int, evolution: EvolutionConfig) -> None:
         self.d, self.evolution = d, evolution
         self.chosen = 0  # problems that the teacher solved
         self.tries: list[int] = []  # per round: problems that it samples at most
@@ -252,7 +252,7 @@ class RequestCounts:
     """Counts requests without their tokens: it writes no prompt, so a new run need not read its data for it."""
 
     def __init__(self, teacher: Any) -> None:
-        self.has_server = isinstance(teacher, OpenAITeacher)
+        self.has_server = isinstance(teacher, OpenAITeacherConfig)
 
     def solve(self, plan: StagePlan, problems: Sequence[Problem]) -> None:
         plan.ask("generate", Range.of(len(problems) * self.has_server), 0, 0)
@@ -280,9 +280,9 @@ class Planner:
     def __init__(self, config: TrainConfig, source: Any, requests: RequestPlanner) -> None:
         self.config, self.source, self.requests = config, source, requests
         self.splits: dict[str, Sequence[Problem]] = dict(source.splits())
-        self.teaches_itself = isinstance(config.teacher, StudentTeacher)
+        self.teaches_itself = isinstance(config.teacher, StudentTeacherConfig)
         self.bounds = Bounds(len(self.splits["seed"]) + len(self.splits["pool"]), config.evolution)
-        sections = chosen_callbacks(config)
+        sections = select_callbacks(config)
         callbacks = [str(s["_target_"] if isinstance(s, dict) else s._target_) for s in sections]
         self.measures = any(target.endswith(".EvaluateStudent") for target in callbacks)
         self.reflects = any(target.endswith(".ReflectOnErrors") for target in callbacks)
@@ -407,7 +407,7 @@ class Planner:
             plan.verdicts += plan.held_verdicts
         return plan
 
-    def _add_seen_rows(self, plan: StagePlan, fit: Fit, rows: Range, validates: bool = True) -> None:
+    def _add_seen_rows(self, plan: StagePlan, fit: FitConfig, rows: Range, validates: bool = True) -> None:
         """Add the rows that a fit of ``plan.steps`` steps sees, out of ``rows``."""
         plan.seen = plan.steps * fit.batch_size
         plan.new = Range(min(rows.low, plan.seen.low), min(rows.high, plan.seen.high))
@@ -489,5 +489,5 @@ class Planner:
         return Range(len(problems) - len(missing), len(problems))
 
 
-def _count_steps(fit: Fit, rows: int) -> int:
+def _count_steps(fit: FitConfig, rows: int) -> int:
     return fit.steps(rows) if rows else 0

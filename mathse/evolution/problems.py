@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.data.decontamination.benchmark_files import index_of
 from mathse.data.decontamination.search import Search
@@ -310,7 +310,7 @@ def decontaminate(context: RunContext, problems: RunProblems) -> None:
     settings = context.config.decontaminate
     if settings.action == "off" or not settings.against:
         # The synthetic task draws its own problems, and no benchmark has them.
-        if not isinstance(context.config.data, SyntheticData):
+        if not isinstance(context.config.data, SyntheticDataConfig):
             why = "is off" if settings.action == "off" else "was given no benchmark"
             context.notes.append(
                 f"Decontamination {why}, so no training row was compared with a benchmark's problems; "

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 
-from mathse.config.evolution import Reflect
+from mathse.config.evolution import ReflectConfig
 from mathse.config.judges import judge_named
 from mathse.config.schema import is_fitted_on
 from mathse.data.domains import domain_of
@@ -108,7 +108,7 @@ def open_reflection(loop: EvolutionRun, name: str) -> Stage:
         "evolution.rounds",
         "evolution.keep",
         # without ``row``, the form of the rewrites in a later fit
-        *(f"evolution.reflect.{field.name}" for field in fields(Reflect) if field.name != "row"),
+        *(f"evolution.reflect.{field.name}" for field in fields(ReflectConfig) if field.name != "row"),
         "callbacks",
     )
     return _open_stage(loop, name, "wrong paths are rewritten, judged and merged", keys)

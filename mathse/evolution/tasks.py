@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from mathse.config import build
-from mathse.config.schema import TrainConfig, chosen_callbacks
-from mathse.config.sections import plain
+from mathse.config.schema import TrainConfig, select_callbacks
+from mathse.config.sections import to_plain
 from mathse.data.content_hashes import content_hashes, prompt_hashes
 from mathse.data.decontamination.hash_lists import location
 from mathse.data.images import load_image, png_bytes
@@ -111,7 +111,7 @@ def _run_stages(config: TrainConfig, run: RunFolder, progress: Progress, stack: 
     problems, models = RunProblems(source, config.evaluation.limit), RunModels(context, teacher, source)
     stack.callback(models.stop_engines)
     progress.say(problems.require(config))
-    loop = EvolutionLoop(context, problems, models, [build(callback) for callback in chosen_callbacks(config)])
+    loop = EvolutionLoop(context, problems, models, [build(callback) for callback in select_callbacks(config)])
 
     # 2) Run.
     TASKS[config.task](loop)
@@ -222,7 +222,7 @@ def open_run(config: TrainConfig, folder: Path, progress: Progress) -> RunFolder
 
 def _open_folder(config: TrainConfig, folder: Path) -> RunFolder:
     varying = ("resume", "resume_from", "progress", "plan")  # settings that may change when a run is resumed
-    nested = {key: value for key, value in plain(config).items() if key not in varying}
+    nested = {key: value for key, value in to_plain(config).items() if key not in varying}
     run = RunFolder.open(
         folder, flatten_settings(config), name=config.name, task=config.task, seed=config.seed, nested=nested
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from mathse.config.generators import HFGenerator as Settings
+from mathse.config.generators import HFGeneratorConfig
 from mathse.data.domains import final_answer, has_answer
 from mathse.inference import prompts
 from mathse.inference.rows import solve_row
@@ -213,7 +213,7 @@ class Generator:
 class HFGenerator(Generator):
     """Samples in this process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: HFGeneratorConfig) -> None:
         sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
         super().__init__(settings.batch_size, settings.max_new_tokens, sampling)
 

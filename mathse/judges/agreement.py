@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from mathse.config.judges import AgreementJudge as Settings
+from mathse.config.judges import AgreementJudgeConfig
 from mathse.judges import Batch, Judge, PoolJudge, VerdictsOf, judge_batches
 from mathse.scoring.metrics import accepted
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -15,7 +15,7 @@ class AgreementJudge:
     """Returns the first part's verdict, with its analysis and its score. A "correct" becomes "wrong" if another part
     does not accept the path, or if the first part's P(correct) is below the threshold."""
 
-    def __init__(self, settings: Settings, open_judge: Callable[[str], Judge]) -> None:
+    def __init__(self, settings: AgreementJudgeConfig, open_judge: Callable[[str], Judge]) -> None:
         self.parts = [open_judge(name) for name in settings.parts]
         self.threshold = settings.threshold
         self.name = "_and_".join(part.name for part in self.parts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mathse.config.judges import AnswerJudge as Settings
+from mathse.config.judges import AnswerJudgeConfig
 from mathse.data.domains import final_answer, has_answer
 from mathse.types import Problem, ReasoningPath, Verdict
 
@@ -15,7 +15,7 @@ from mathse.types import Problem, ReasoningPath, Verdict
 class AnswerJudge:
     name = "answer"
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: AnswerJudgeConfig | None = None) -> None:
         """It has no settings of its own; every judge is opened with its section."""
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from mathse.config.judges import CheckedJudge as Settings
+from mathse.config.judges import CheckedJudgeConfig
 from mathse.errors import ConfigError
 from mathse.types import Problem, ReasoningPath, Verdict
 
@@ -19,7 +19,7 @@ CheckSteps = Callable[[Problem, str], Verdict]
 class CheckedJudge:
     name = "checked"
 
-    def __init__(self, settings: Settings, check_steps: CheckSteps | None) -> None:
+    def __init__(self, settings: CheckedJudgeConfig, check_steps: CheckSteps | None) -> None:
         """Raises ConfigError if the data has no check of steps."""
         if check_steps is None:
             raise ConfigError(

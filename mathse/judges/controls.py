@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mathse.config.judges import AcceptJudge as AcceptSettings
-from mathse.config.judges import NoisyJudge as NoisySettings
-from mathse.config.judges import RandomJudge as RandomSettings
+from mathse.config.judges import AcceptJudgeConfig, NoisyJudgeConfig, RandomJudgeConfig
 from mathse.judges.answer import AnswerJudge
 from mathse.seeds import rng
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -20,7 +18,7 @@ class RandomJudge:
 
     name = "random"
 
-    def __init__(self, settings: RandomSettings, seed: int) -> None:
+    def __init__(self, settings: RandomJudgeConfig, seed: int) -> None:
         self.rate, self.seed = settings.rate, seed
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
@@ -36,7 +34,7 @@ class AcceptJudge:
 
     name = "accept"
 
-    def __init__(self, settings: AcceptSettings) -> None:
+    def __init__(self, settings: AcceptJudgeConfig) -> None:
         """It has no settings of its own; every judge is opened with its section."""
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
@@ -49,7 +47,7 @@ class NoisyJudge:
 
     name = "noisy"
 
-    def __init__(self, settings: NoisySettings, seed: int) -> None:
+    def __init__(self, settings: NoisyJudgeConfig, seed: int) -> None:
         self.rate, self.seed, self.answer = settings.rate, seed, AnswerJudge()
 
     def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:

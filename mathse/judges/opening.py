@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathse.config import build
-from mathse.config.judges import OwnJudge, judge_named
+from mathse.config.judges import OwnJudgeConfig, judge_named
 from mathse.config.trust import locate
 from mathse.judges import Judge
 from mathse.judges.teachers import Teacher
@@ -48,7 +48,7 @@ def open_judge(settings: Any, run: RunGives) -> Judge:
     }
     parameters = inspect.signature(locate(settings._target_, "judge")).parameters
     section = settings
-    if isinstance(settings, OwnJudge):
+    if isinstance(settings, OwnJudgeConfig):
         section = {name: getattr(settings, name) for name in ("_target_", *settings.takes)}
     judge: Judge = build(section, **{name: value for name, value in from_run.items() if name in parameters})
     return judge

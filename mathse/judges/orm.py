@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mathse.config.judges import ORMJudge as Settings
+from mathse.config.judges import ORMJudgeConfig
 from mathse.inference import prompts
 from mathse.inference.generate import PromptBatch, complete_batches, complete_with_costs
 from mathse.inference.prompts.feedback import STATUS_KEY
@@ -220,7 +220,7 @@ def open_orm(
     )
 
 
-def trained_orm(settings: Settings, orm: Callable[[], Judge]) -> Judge:
+def trained_orm(settings: ORMJudgeConfig, orm: Callable[[], Judge]) -> Judge:
     """``judge=orm``: return the run's own ORM, which the run opens with these ``settings`` and shares."""
     return orm()
 

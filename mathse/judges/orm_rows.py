@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.errors import CheckpointError
 from mathse.inference import prompts
 from mathse.inference.rows import judge_row
@@ -50,7 +50,7 @@ def balance(labelled: Sequence[Labelled], seed: int) -> list[Labelled]:
     return sorted(drawn, key=lambda pair: pair[0].id)
 
 
-def training_row(style: PromptStyle, problem: Problem, path: str, truth: Verdict, settings: ORM) -> Row:
+def training_row(style: PromptStyle, problem: Problem, path: str, truth: Verdict, settings: ORMConfig) -> Row:
     """Return the judge's prompt for a path with the JSON of its label ``truth`` as the response.
 
     An ORM with ``own_answer`` will see an answer of its own in the place of the reference; its training rows have the
@@ -61,7 +61,7 @@ def training_row(style: PromptStyle, problem: Problem, path: str, truth: Verdict
     return row
 
 
-def target(problem: Problem, truth: Verdict, settings: ORM) -> str:
+def target(problem: Problem, truth: Verdict, settings: ORMConfig) -> str:
     """Return the JSON that the ORM is trained to write for the label ``truth``."""
     if settings.kind == "binary":
         return prompts.binary_json(truth)
@@ -77,7 +77,7 @@ class MadeUpRows:
 
     style: PromptStyle
     problems: Sequence[Problem]
-    settings: ORM
+    settings: ORMConfig
     corrupt: Callable[[Problem, random.Random], str]  # returns a path with an error
     check: Callable[[Problem, str], Verdict]  # returns the label of that path
     jittered: Callable[[str, random.Random], str] | None = None  # returns another image with the same content

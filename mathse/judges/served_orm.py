@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from mathse.config.evaluation import RewardModel
-from mathse.config.judges import Judge as Settings
+from mathse.config.evaluation import RewardModelConfig
+from mathse.config.judges import JudgeConfig
 from mathse.errors import TeacherError
 from mathse.inference import prompts
 from mathse.inference.generate import PromptBatch
@@ -49,11 +49,11 @@ class ServedORM:
         run: the run folder.
     """
 
-    def __init__(self, settings: Settings | RewardModel, section: Any, run: Path, engine: Engine) -> None:
+    def __init__(self, settings: JudgeConfig | RewardModelConfig, section: Any, run: Path, engine: Engine) -> None:
         self.settings, self.section, self.run, self.engine = settings, section, run, engine
 
     @classmethod
-    def at_server(cls, settings: Settings, section: Any, run: Path, say: Callable[[str], None]) -> ServedORM:
+    def at_server(cls, settings: JudgeConfig, section: Any, run: Path, say: Callable[[str], None]) -> ServedORM:
         """Return the ORM behind ``judge.server``. An engine that the run starts for it starts with the first request.
 
         ``say`` shows a line of progress.

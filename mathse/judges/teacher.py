@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from mathse.config.judges import TeacherJudge as Settings
+from mathse.config.judges import TeacherJudgeConfig
 from mathse.judges import Batch
 from mathse.judges.teachers import Teacher, group_into_calls
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -15,7 +15,7 @@ from mathse.types import Problem, ReasoningPath, Verdict
 class TeacherJudge:
     name = "teacher"
 
-    def __init__(self, settings: Settings, teacher: Teacher) -> None:
+    def __init__(self, settings: TeacherJudgeConfig, teacher: Teacher) -> None:
         """It has no settings of its own: the section ``teacher`` says how the teacher answers."""
         self.teacher = teacher
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mathse.config.judges import MajorityJudge as Settings
+from mathse.config.judges import MajorityJudgeConfig
 from mathse.data.domains import final_answer, same_answers
 from mathse.judges import Judge, VerdictsOf
 from mathse.types import Problem, ReasoningPath, Verdict
@@ -34,7 +34,7 @@ class MajorityJudge:
 
     name = "majority"
 
-    def __init__(self, settings: Settings, open_judge: Callable[[str], Judge]) -> None:
+    def __init__(self, settings: MajorityJudgeConfig, open_judge: Callable[[str], Judge]) -> None:
         self.ties = settings.ties
         self.weights = None if settings.weights is None else open_judge(settings.weights)
         self._verdicts: dict[str, Verdict] = {}  # by path id

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from mathse.config import build, make_settings
 from mathse.config.backbones import (
-    HF,
-    CausalLM,
-    CogVLM2,
-    InternVL25,
-    Qwen2VL,
-    SmolLM2,
-    SmolLM2Vision,
-    TinyBackbone,
+    CausalLMBackboneConfig,
+    CogVLM2BackboneConfig,
+    HFBackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen2VLBackboneConfig,
+    SmolLM2BackboneConfig,
+    SmolLM2VisionBackboneConfig,
+    TinyBackboneConfig,
 )
 from mathse.errors import CheckpointError
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from mathse.models.base import Backbone
 
 FAMILIES: dict[str, type[Any]] = {
-    "tiny": TinyBackbone,
-    "qwen2vl": Qwen2VL,
-    "internvl2_5": InternVL25,
-    "cogvlm2": CogVLM2,
-    "causal_lm": CausalLM,
-    "smollm2": SmolLM2,
-    "smollm2_vision": SmolLM2Vision,
-    "hf": HF,
+    "tiny": TinyBackboneConfig,
+    "qwen2vl": Qwen2VLBackboneConfig,
+    "internvl2_5": InternVL25BackboneConfig,
+    "cogvlm2": CogVLM2BackboneConfig,
+    "causal_lm": CausalLMBackboneConfig,
+    "smollm2": SmolLM2BackboneConfig,
+    "smollm2_vision": SmolLM2VisionBackboneConfig,
+    "hf": HFBackboneConfig,
 }
 
 

@@ -15,7 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig
 
-from mathse.config.backbones import AnyModel
+from mathse.config.backbones import AnyBackboneConfig
 from mathse.config.mistakes import show
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.chat import ChatBackbone
@@ -108,7 +108,7 @@ def derive_lora_pattern(model: Any, part: nn.Module) -> str:
     return rf"{re.escape(prefix)}\.\d+\.({escaped})" if inside else ""
 
 
-def apply_settings(backbone: ChatBackbone, settings: AnyModel, path: str) -> None:
+def apply_settings(backbone: ChatBackbone, settings: AnyBackboneConfig, path: str) -> None:
     """Set the prompt style, the chat template, the system prompt and the end of a response.
 
     Args:

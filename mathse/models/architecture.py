@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mathse.config.fits import Fit
+from mathse.config.fits import FitConfig
 from mathse.models import modes
 from mathse.models.base import Backbone
 from mathse.models.flops import (
@@ -126,15 +126,15 @@ class Architecture:
         """Operations of a forward pass."""
         return count_forward_flops(self.backbone)
 
-    def training(self, fit: Fit, precision: str) -> Training:
+    def training(self, fit: FitConfig, precision: str) -> Training:
         """Return the operations of a training run with these settings."""
         return self._prepare(fit, precision)[1]
 
-    def prepared(self, fit: Fit, precision: str) -> PreparedCounts:
+    def prepared(self, fit: FitConfig, precision: str) -> PreparedCounts:
         """Return the counts of the model after its preparation for a training run with these settings."""
         return self._prepare(fit, precision)[0]
 
-    def _prepare(self, fit: Fit, precision: str) -> tuple[PreparedCounts, Training]:
+    def _prepare(self, fit: FitConfig, precision: str) -> tuple[PreparedCounts, Training]:
         """Prepare a copy of the model and count it, once for all settings that prepare the same model."""
         full = fit.method == "full"
         # bitsandbytes needs a GPU, so a 4-bit base is counted in bfloat16, the dtype in which it is read.

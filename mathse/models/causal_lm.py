@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from PIL.Image import Image
 from transformers import AutoModelForCausalLM
 
-from mathse.config.backbones import CausalLM as Settings
+from mathse.config.backbones import CausalLMBackboneConfig
 from mathse.models.any_model import apply_settings, derive_lora_pattern, open_any_model, read_class
 from mathse.models.architecture import Architecture
 from mathse.models.base import Features
@@ -73,7 +73,7 @@ class CausalLMBackbone(ChatBackbone):
         return 0
 
 
-def architecture(settings: Settings) -> Architecture:
+def architecture(settings: CausalLMBackboneConfig) -> Architecture:
     """Return the model of a folder's config.json, without weights."""
     folder = Path(settings.path)
     config, model_class = read_class(AutoModelForCausalLM, folder, NO_SUCH_MODEL)
@@ -82,12 +82,12 @@ def architecture(settings: Settings) -> Architecture:
 
 
 @wrap_library_errors
-def load(settings: Settings, weights: bool = True) -> CausalLMBackbone:
+def load(settings: CausalLMBackboneConfig, weights: bool = True) -> CausalLMBackbone:
     """Open a language model; ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``."""
     return open_language_model(CausalLMBackbone, settings, weights)
 
 
-def open_language_model(family: type[Family], settings: Settings, weights: bool) -> Family:
+def open_language_model(family: type[Family], settings: CausalLMBackboneConfig, weights: bool) -> Family:
     """Open a checkpoint's language model as a backbone of the class ``family``."""
     folder, model = open_any_model(AutoModelForCausalLM, settings, weights, NO_SUCH_MODEL)
     backbone = family(model, open_tokenizer(folder))

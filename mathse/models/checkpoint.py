@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch.nn.modules.module import register_module_module_registration_hook
 from transformers import AutoProcessor, AutoTokenizer, GenerationConfig
 
-from mathse.config.backbones import GGUF, PACKAGE, SMOLLM2_VISION, SmolLM2, SmolLM2Vision
+from mathse.config.backbones import GGUF, PACKAGE, SMOLLM2_VISION, SmolLM2BackboneConfig, SmolLM2VisionBackboneConfig
 from mathse.errors import CheckpointError, MathSEError
 from mathse.models import import_beside_target
 from mathse.models.placement import META, find_opening_device
@@ -95,7 +95,7 @@ def resolve(path: str | Path, revision: str | None = None, weights: bool = True)
         expect_as_recorded(folder)
         return folder
     if is_packaged(path):
-        option = SmolLM2Vision() if path == SMOLLM2_VISION else SmolLM2()
+        option = SmolLM2VisionBackboneConfig() if path == SMOLLM2_VISION else SmolLM2BackboneConfig()
         converted: Path = import_beside_target(option, "folder_of")(path)
         return converted
     from huggingface_hub import snapshot_download  # imported late: a folder needs no hub

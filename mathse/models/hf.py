@@ -23,7 +23,7 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from mathse.config.backbones import HF as Settings
+from mathse.config.backbones import HFBackboneConfig
 from mathse.data.images import image_size
 from mathse.errors import CheckpointError, DataError
 from mathse.models.any_model import apply_settings, derive_lora_pattern, open_any_model
@@ -50,8 +50,8 @@ class HFBackbone(ChatBackbone):
 
     family: ClassVar[str] = "hf"
 
-    def __init__(self, model: Any, processor: Any, settings: Settings | None = None) -> None:
-        settings = settings or Settings()
+    def __init__(self, model: Any, processor: Any, settings: HFBackboneConfig | None = None) -> None:
+        settings = settings or HFBackboneConfig()
         super().__init__(model, processor)
         config, inner = model.config, model.model
         self.max_images = settings.max_images
@@ -89,7 +89,7 @@ class HFBackbone(ChatBackbone):
         self.never_sampled = sorted(image_ids - {self.end_id})
         self._max_image_tokens = settings.max_image_tokens
 
-    def name_parts(self, settings: Settings) -> None:
+    def name_parts(self, settings: HFBackboneConfig) -> None:
         """Set ``parts`` and ``lora_scopes`` from the settings, and derive the patterns that they leave open."""
         model, inner = self.model, self.model.model
         text = inner.get_decoder()
@@ -253,7 +253,7 @@ def derive_parts(inner: Any, text: Any) -> Mapping[str, str]:
 
 
 @wrap_library_errors
-def load(settings: Settings, weights: bool = True) -> HFBackbone:
+def load(settings: HFBackboneConfig, weights: bool = True) -> HFBackbone:
     """Open a vision-language model; ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``."""
     return open_vision_model(HFBackbone, settings, weights)
 

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from mathse.config import build, with_values
+from mathse.config import build, replace_values
 from mathse.models import adapters
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
@@ -45,7 +45,7 @@ class ModelSpec:
         expect_as_recorded(checkpoint)  # also in ``resolve`` of the family, which does not see the adapters
         with open_weights_on(device):
             if (base := adapters.find_base(checkpoint)) is not None:
-                backbone: Backbone = build(with_values(self.section, path=str(base)), **self.runtime)
+                backbone: Backbone = build(replace_values(self.section, path=str(base)), **self.runtime)
                 adapters.put_on(backbone, checkpoint / ADAPTER)
                 if backbone.model.dtype == torch.float32:
                     adapters.merge(backbone)
@@ -71,9 +71,9 @@ def make_spec(section: Any, path: Path | str | None, dtype: str, **runtime: Any)
     """
     settings = section if isinstance(section, Mapping) else vars(section)
     if "dtype" in settings and settings["dtype"] is None:
-        section = with_values(section, dtype=dtype)
+        section = replace_values(section, dtype=dtype)
     if path is not None:
-        section = with_values(section, path=str(path))
+        section = replace_values(section, path=str(path))
     return ModelSpec(section, runtime)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mathse.config.fits import Fit
+from mathse.config.fits import FitConfig
 from mathse.models import adapters, lower_layers
 from mathse.models.base import Backbone
 from mathse.models.parts import freeze, is_adapter
@@ -27,7 +27,7 @@ from mathse.runs.layout import ADAPTER
 State = dict[str, tuple[bool, torch.dtype]]  # name of a parameter -> requires_grad, dtype
 
 
-def prepare(backbone: Backbone, settings: Fit, precision: str, seed: int) -> State:
+def prepare(backbone: Backbone, settings: FitConfig, precision: str, seed: int) -> State:
     """Prepare the model for training. Returns the state that ``finish`` restores."""
     previous_adapter = adapters.take_off(backbone)
     # Names without adapters: ``finish`` looks them up after the adapters have been merged and taken off.
@@ -58,7 +58,7 @@ def prepare(backbone: Backbone, settings: Fit, precision: str, seed: int) -> Sta
 
 def finish(
     backbone: Backbone,
-    settings: Fit,
+    settings: FitConfig,
     before: State,
     folder: Path,
     placed: Path,

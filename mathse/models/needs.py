@@ -46,8 +46,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathse.config.fits import Fit
-from mathse.config.schema import Trainer
+from mathse.config.fits import FitConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ class Need:
         return sum(self.host.values())
 
 
-def find_frozen_parts(fit: Fit) -> tuple[str, ...]:
+def find_frozen_parts(fit: FitConfig) -> tuple[str, ...]:
     """Return the parts below the language model that a training run freezes: tower, or tower and connector."""
     if fit.method != "full":
         return () if "tower" in fit.lora.scopes else ("tower", "connector")  # no scope has a connector's modules
@@ -297,7 +297,7 @@ def find_frozen_parts(fit: Fit) -> tuple[str, ...]:
     return ("tower", "connector") if "connector" in fit.freeze else ("tower",)
 
 
-def estimate_feature_bytes(model: Architecture, fit: Fit) -> int:
+def estimate_feature_bytes(model: Architecture, fit: FitConfig) -> int:
     """Return the bytes on disk of the stored features of the largest picture; 0 without ``sft.tower_features``."""
     if not fit.tower_features or not any(model.patches):
         return 0
@@ -317,7 +317,7 @@ def has_room_for_gradients(on_device: int, gradients: int, memory: int) -> bool:
     return on_device + gradients <= GRADIENT_SHARE * memory
 
 
-def plan_precision(trainer: Trainer) -> str:
+def plan_precision(trainer: TrainerConfig) -> str:
     """Return ``trainer.precision`` for a plan of another machine.
 
     A CPU's speed is not measured: ``fastest`` is planned with the larger of its two precisions there.
@@ -327,7 +327,7 @@ def plan_precision(trainer: Trainer) -> str:
     return "32-true" if trainer.accelerator == "cpu" else "bf16-mixed"
 
 
-def estimate_training(model: Architecture, fit: Fit, trainer: Trainer, row: RowSize, memory: int | None = None) -> Need:
+def estimate_training(model: Architecture, fit: FitConfig, trainer: TrainerConfig, row: RowSize, memory: int | None = None) -> Need:
     """Return the memory of a training run in which every row of a micro-batch is as long as ``row``.
 
     Args:
@@ -397,7 +397,7 @@ def estimate_training(model: Architecture, fit: Fit, trainer: Trainer, row: RowS
 
 
 def estimate_sampling(
-    model: Architecture, trainer: Trainer, on_gpu: bool, sequences: int, prompts: int, row: RowSize
+    model: Architecture, trainer: TrainerConfig, on_gpu: bool, sequences: int, prompts: int, row: RowSize
 ) -> Need:
     """Return the memory of sampling, judging or evaluating a batch, with the whole model on every device.
 

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from mathse.config.schema import Trainer
+from mathse.config.schema import TrainerConfig
 
 MIN_SPEEDUP = 1.25  # of bfloat16 over float32; a machine with equal speeds then makes the same choice each time
 
 
-def choose_precision(trainer: Trainer) -> Literal["32-true", "bf16-mixed", "bf16-true"]:
+def choose_precision(trainer: TrainerConfig) -> Literal["32-true", "bf16-mixed", "bf16-true"]:
     """Return ``trainer.precision``; "fastest" is bf16-mixed on a GPU or a CPU that is faster with it, else 32-true."""
     if trainer.precision != "fastest":
         return trainer.precision

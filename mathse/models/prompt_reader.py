@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mathse.config import build, with_values
+from mathse.config import build, replace_values
 from mathse.config.backbones import SAYS_ITSELF
 from mathse.models.base import Backbone
 
@@ -26,7 +26,7 @@ def open_exported_reader(section: Any, folder: Path, open_whole: Callable[[], Ba
     exported = SAYS_ITSELF.get(type(section))
     if exported is None:
         return open_whole()
-    reader: Backbone = build(with_values(section, path=str(folder), **exported), weights=False)
+    reader: Backbone = build(replace_values(section, path=str(folder), **exported), weights=False)
     return reader
 
 

@@ -15,7 +15,7 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from mathse.config.backbones import Qwen2VL as Settings
+from mathse.config.backbones import Qwen2VLBackboneConfig
 from mathse.models.architecture import Architecture
 from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
@@ -115,7 +115,7 @@ class Qwen2VLBackbone(ChatBackbone):
         return images.size["longest_edge"] // (images.patch_size * images.merge_size) ** 2
 
 
-def architecture(settings: Settings) -> Architecture:
+def architecture(settings: Qwen2VLBackboneConfig) -> Architecture:
     """Return the model of a folder's config.json, without weights."""
     folder = Path(settings.path)
     expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))
@@ -141,7 +141,7 @@ def describe_architecture(
 
 
 @wrap_library_errors
-def load(settings: Settings, weights: bool = True) -> Qwen2VLBackbone:
+def load(settings: Qwen2VLBackboneConfig, weights: bool = True) -> Qwen2VLBackbone:
     """Open a Qwen2-VL checkpoint; ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``."""
     folder = resolve(settings.path, settings.revision, weights)
     expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))

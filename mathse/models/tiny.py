@@ -21,7 +21,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from mathse.config.backbones import TinyBackbone as Settings
+from mathse.config.backbones import TinyBackboneConfig
 from mathse.models import tiny_tokenizer
 from mathse.models.architecture import Architecture
 from mathse.models.causal_lm import CausalLMBackbone
@@ -45,9 +45,9 @@ class TinyBackbone(Qwen2VLBackbone):
     """
 
     family: ClassVar[str] = "tiny"
-    prompt_style: PromptStyle = Settings.prompt_style
+    prompt_style: PromptStyle = TinyBackboneConfig.prompt_style
 
-    def __init__(self, settings: Settings, init_seed: int = 0, weights: bool = True) -> None:
+    def __init__(self, settings: TinyBackboneConfig, init_seed: int = 0, weights: bool = True) -> None:
         if settings.path is None:
             processor = build_processor(settings.min_pixels, settings.max_pixels)
             tokenizer = processor.tokenizer
@@ -71,7 +71,7 @@ class TinyBackbone(Qwen2VLBackbone):
         super().__init__(model, processor)
 
 
-def build_config(settings: Settings, tokenizer: Any) -> Qwen2VLConfig:
+def build_config(settings: TinyBackboneConfig, tokenizer: Any) -> Qwen2VLConfig:
     """Return the config of a model with random weights, with the sizes of the settings."""
     # M-RoPE: one frequency for time, one for the row, all others for the column, which distinguishes the digits.
     sections = [1, 1, settings.hidden_size // settings.heads // 2 - 2]
@@ -107,7 +107,7 @@ def build_config(settings: Settings, tokenizer: Any) -> Qwen2VLConfig:
     )
 
 
-def architecture(settings: Settings) -> Architecture:
+def architecture(settings: TinyBackboneConfig) -> Architecture:
     """Return the model of the settings or of a folder's config.json, without weights."""
     if settings.path is None:
         with META:
@@ -121,7 +121,7 @@ def architecture(settings: Settings) -> Architecture:
 
 def tiny(seed: int) -> TinyBackbone:
     """Return the model that ``python -m mathse tiny DST`` saves."""
-    return TinyBackbone(Settings(), init_seed=seed)
+    return TinyBackbone(TinyBackboneConfig(), init_seed=seed)
 
 
 def tiny_qwen2vl(seed: int, heads: int = 4) -> Qwen2VLBackbone:
@@ -129,7 +129,7 @@ def tiny_qwen2vl(seed: int, heads: int = 4) -> Qwen2VLBackbone:
 
     vLLM supports it with 2 ``heads``; it has no heads of size 16.
     """
-    sizes = Settings(hidden_size=64, layers=2, heads=heads, mlp_size=128, vision_size=32)
+    sizes = TinyBackboneConfig(hidden_size=64, layers=2, heads=heads, mlp_size=128, vision_size=32)
     small = TinyBackbone(sizes, init_seed=seed)
     return Qwen2VLBackbone(small.model, small.processor)
 

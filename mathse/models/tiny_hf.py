@@ -12,8 +12,7 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
 
-from mathse.config.backbones import HF as Settings
-from mathse.config.backbones import InternVL25
+from mathse.config.backbones import HFBackboneConfig, InternVL25BackboneConfig
 from mathse.models import import_beside_target, tiny_tokenizer
 from mathse.models.any_model import apply_settings
 from mathse.models.hf import HFBackbone
@@ -49,7 +48,7 @@ def tiny(name: str, seed: int) -> HFBackbone:
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     backbone = HFBackbone(model.eval(), processor)
-    apply_settings(backbone, Settings(), name)
+    apply_settings(backbone, HFBackboneConfig(), name)
     return backbone
 
 
@@ -102,7 +101,7 @@ def _build_glm4v() -> Built:
 
 
 def _build_internvl() -> Built:
-    backbone = import_beside_target(InternVL25(), "make_tiny")(0)
+    backbone = import_beside_target(InternVL25BackboneConfig(), "make_tiny")(0)
     return backbone.processor, type(backbone.model), backbone.model.config
 
 

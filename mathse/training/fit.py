@@ -23,8 +23,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from mathse.config.fits import Fit
-from mathse.config.schema import Trainer as TrainerSettings
+from mathse.config.fits import FitConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import MathSEError
 from mathse.models import layer_states, memory, modes, reference
 from mathse.models.base import Backbone, Length
@@ -84,8 +84,8 @@ class FitJob:
     folder: Path
     rows: Sequence[Row]
     seed: int
-    settings: Fit
-    trainer: TrainerSettings
+    settings: FitConfig
+    trainer: TrainerConfig
     val_rows: Sequence[Row] = ()
     stream: Stream | None = None
     status_tokens: tuple[int, int] | None = None
@@ -530,12 +530,12 @@ def save_checkpoint(
     return done
 
 
-def device_of(settings: TrainerSettings) -> torch.device:
+def device_of(settings: TrainerConfig) -> torch.device:
     """The device of a model outside of training: the GPU of this process, if the trainer uses GPUs."""
     return ranks.find_device(settings.accelerator)
 
 
-def dtype_of(settings: TrainerSettings) -> str:
+def dtype_of(settings: TrainerConfig) -> str:
     """The dtype of a model outside of training, from ``trainer.sampling_dtype``."""
     if settings.sampling_dtype in ("float32", "bfloat16"):
         return str(settings.sampling_dtype)

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mathse.config.extras import missing
+from mathse.config.extras import explain_missing
 from mathse.errors import ConfigError, RankLost
 from mathse.training import leaving
 
@@ -111,7 +111,7 @@ def is_supervised() -> bool:
 
 def require_packages(strategy: str) -> None:
     """Raise ConfigError if packages of a strategy are not installed. It is called before any rank starts."""
-    if strategy == "deepspeed" and (sentence := missing("deepspeed")):
+    if strategy == "deepspeed" and (sentence := explain_missing("deepspeed")):
         raise ConfigError(f"trainer.strategy = 'deepspeed': {sentence}, or pass trainer=fsdp")
 
 

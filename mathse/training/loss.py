@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from mathse.config.extras import installed
+from mathse.config.extras import is_installed
 from mathse.models.needs import LOGITS_CHUNK_BYTES
 
 HEAD_ROWS_AT_ONCE = 8192  # words of the vocabulary in a half-precision product for the head's gradient
@@ -65,7 +65,7 @@ def _cross_entropy(head: Any, states: Tensor, targets: Tensor, normaliser: Tenso
     if (reason := explain_no_matrix(head)) is not None:
         _log_once(f"the loss holds the logits of all response tokens of a micro-batch: {reason}")
         return F.cross_entropy(head(states).float(), targets, reduction="sum")
-    if states.is_cuda and installed("liger"):
+    if states.is_cuda and is_installed("liger"):
         _log_once("the loss is Liger's fused linear cross-entropy")
         return _open_liger_loss()(head.weight, states, targets)
 

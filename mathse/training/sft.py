@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from mathse.config.fits import Optimizer
+from mathse.config.fits import OptimizerConfig
 from mathse.models.base import Backbone
 from mathse.models.lower_layers import disable_lower_dropout
 from mathse.models.parts import is_adapter, iterate_parameters
@@ -42,7 +42,7 @@ class SFTModule(pl.LightningModule):
         backbone: Backbone,
         *,
         steps: int,
-        optimizer: Optimizer,
+        optimizer: OptimizerConfig,
         vision_lr_scale: float = 1.0,
         seed: int = 0,
         reduced_once: bool = True,

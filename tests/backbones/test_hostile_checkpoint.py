@@ -17,7 +17,7 @@ from tokenizers.processors import TemplateProcessing
 
 from mathse import models
 from mathse.commands.tiny import main as make
-from mathse.config.backbones import CausalLM
+from mathse.config.backbones import CausalLMBackboneConfig
 from mathse.errors import CheckpointError, ConfigError, DataError
 from mathse.inference.llm.images import data_url
 from mathse.models import adapters, trial
@@ -194,13 +194,15 @@ def test_a_path_that_no_folder_can_have_is_a_sentence(path: str) -> None:
 
 def test_a_chat_template_that_is_not_there_is_a_sentence(whole: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match=r"backbone.chat_template = '/nope': cannot be read"):
-        load_causal_lm(CausalLM(path=str(whole["causal_lm"]), chat_template="/nope"))
+        load_causal_lm(CausalLMBackboneConfig(path=str(whole["causal_lm"]), chat_template="/nope"))
 
 
 def test_a_chat_template_of_the_settings_is_tried_first(whole: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "loops.jinja").write_text(LOOPS)
     with pytest.raises(CheckpointError, match="cannot be rendered .it takes more than"):
-        load_causal_lm(CausalLM(path=str(whole["causal_lm"]), chat_template=str(tmp_path / "loops.jinja")))
+        load_causal_lm(
+            CausalLMBackboneConfig(path=str(whole["causal_lm"]), chat_template=str(tmp_path / "loops.jinja"))
+        )
 
 
 def test_a_template_without_the_token_that_begins_a_text_is_said(whole: dict[str, Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mathse.config.backbones import InternVL25
+from mathse.config.backbones import InternVL25BackboneConfig
 from mathse.data.image_decoding import jpeg
 from mathse.errors import CheckpointError, DataError
 from mathse.models import load, silence_transformers
@@ -58,7 +58,9 @@ def test_a_row_that_is_trained_on_gets_6_tiles_and_one_that_is_answered_12(backb
 
 
 def test_the_number_of_tiles_is_a_setting(backbone):
-    other = InternVL25Backbone(backbone.model, backbone.processor, InternVL25(train_tiles=1, eval_tiles=2))
+    other = InternVL25Backbone(
+        backbone.model, backbone.processor, InternVL25BackboneConfig(train_tiles=1, eval_tiles=2)
+    )
     wide = picture(0, 10)
     answered, trained = other.encode(
         [{"question": "", "images": [wide]}, {"question": "", "images": [wide], "response": "x"}]
@@ -112,19 +114,21 @@ def pixels(backbone, row):
 
 
 def test_training_pictures_are_compressed_when_asked_and_the_draw_is_the_rows_own(backbone):
-    compressing = InternVL25Backbone(backbone.model, backbone.processor, InternVL25(jpeg=True, jpeg_seed=1))
+    compressing = InternVL25Backbone(
+        backbone.model, backbone.processor, InternVL25BackboneConfig(jpeg=True, jpeg_seed=1)
+    )
     row = {"question": "q", "images": [picture(0)], "response": "r"}
     once = pixels(compressing, row)
     assert not torch.equal(once, pixels(backbone, row))
     assert torch.equal(once, pixels(compressing, row))  # a resumed fit sees the same
     draws = [pixels(compressing, row | {"response": str(k)}) for k in range(8)]
     assert any(not torch.equal(draw, once) for draw in draws)
-    other = InternVL25Backbone(backbone.model, backbone.processor, InternVL25(jpeg=True, jpeg_seed=2))
+    other = InternVL25Backbone(backbone.model, backbone.processor, InternVL25BackboneConfig(jpeg=True, jpeg_seed=2))
     assert any(not torch.equal(a, pixels(other, row | {"response": str(k)})) for k, a in enumerate(draws))
 
 
 def test_pictures_of_answered_rows_are_never_compressed(backbone):
-    compressing = InternVL25Backbone(backbone.model, backbone.processor, InternVL25(jpeg=True))
+    compressing = InternVL25Backbone(backbone.model, backbone.processor, InternVL25BackboneConfig(jpeg=True))
     row = {"question": "q", "images": [picture(0)]}
     assert torch.equal(pixels(compressing, row), pixels(backbone, row))
 

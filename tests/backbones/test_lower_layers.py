@@ -19,8 +19,8 @@ from small import picture
 from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.fits import Fit, Lora, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.config.updates import DPOUpdateConfig
 from mathse.errors import ConfigError, DataError
 from mathse.models import layer_states, modes
@@ -34,13 +34,13 @@ from mathse.training.fit import FitJob, fit
 from mathse.training.updates.preferences import DPOUpdate
 
 FAMILIES = {**BUILDERS, "causal_lm": "mathse.models.tiny.tiny_causal_lm"}
-SETTINGS = Fit(
+SETTINGS = FitConfig(
     max_steps=6,
     batch_size=4,
     micro_batch_size=2,
     freeze=["tower", "connector"],
     freeze_layers=1,
-    optimizer=Optimizer(lr=1e-3),
+    optimizer=OptimizerConfig(lr=1e-3),
     val_every=3,
 )
 
@@ -76,7 +76,7 @@ def rows_for(name: str, pictured: list[Row]) -> list[Row]:
 def fitted(
     folder: Path,
     rows: Sequence[Row],
-    settings: Fit = SETTINGS,
+    settings: FitConfig = SETTINGS,
     *,
     name: str = "causal_lm",
     store: Path | None = None,
@@ -86,7 +86,7 @@ def fitted(
     **job: object,
 ) -> dict[str, Tensor]:
     """The weights after a fit."""
-    trainer = Trainer(
+    trainer = TrainerConfig(
         precision="32-true",
         checkpoint_every=2,
         log_every=1,
@@ -121,7 +121,7 @@ def test_a_fit_on_kept_states_learns_the_same_and_runs_no_lower_layer(
     name: str, method: str, pictured: list[Row], tmp_path: Path
 ) -> None:
     rows = rows_for(name, pictured)
-    settings = replace(SETTINGS, method=method, lora=Lora(rank=2, alpha=4))
+    settings = replace(SETTINGS, method=method, lora=AdapterConfig(rank=2, alpha=4))
     fitted(tmp_path / "plain", rows, settings, name=name, gb=1e-9)
     assert not stored(tmp_path / "store")
     kept = fitted(tmp_path / "kept", rows, settings, name=name)
@@ -135,7 +135,7 @@ def test_a_fit_on_kept_states_learns_the_same_and_runs_no_lower_layer(
     )
     assert not any(re.search(r"layers\.0\.(self_attn|mlp)", key) for key in adapted if "vision" not in key)
     with counted_runs(family(name)) as (again, runs):
-        trainer = Trainer(precision="32-true", tower_features_folder=str(tmp_path / "store"))
+        trainer = TrainerConfig(precision="32-true", tower_features_folder=str(tmp_path / "store"))
         fit(again, FitJob(tmp_path / "again", rows, 0, settings, trainer, rows[:3]))
     kinds = len({bool(row["images"]) for row in rows})
     assert len(runs) == 3 * kinds  # the trial before the first step
@@ -186,7 +186,7 @@ def test_the_next_fit_of_a_run_finds_the_states_of_the_same_lower_layers(picture
     files = stored(tmp_path / "store")
     student = family("causal_lm")
     student.model.load_state_dict({**student.model.state_dict(), **weights})
-    trainer = Trainer(precision="32-true", tower_features_folder=str(tmp_path / "store"))
+    trainer = TrainerConfig(precision="32-true", tower_features_folder=str(tmp_path / "store"))
     fit(student, FitJob(tmp_path / "second", rows[:4], 1, SETTINGS, trainer))
     assert stored(tmp_path / "store") == files
     fit(family("causal_lm", seed=1), FitJob(tmp_path / "other", rows, 1, SETTINGS, trainer))

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mathse import models
 from mathse.commands.tiny import BUILDERS, HF_CLASSES, OTHERS
 from mathse.commands.tiny import main as make
-from mathse.config.backbones import CausalLM
+from mathse.config.backbones import CausalLMBackboneConfig
 from mathse.errors import DataError
 from mathse.inference.serving.dialect import make_messages
 from mathse.models import tiny_tokenizer
@@ -53,7 +53,7 @@ def _causal_lm(folder: Path, template: str, change: Callable[[Any], None]) -> Ba
     model = draw_weights(0, lambda: LlamaForCausalLM(config))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return load_causal_lm(CausalLM(path=str(folder)))
+    return load_causal_lm(CausalLMBackboneConfig(path=str(folder)))
 
 
 def llama_3(folder: Path) -> Backbone:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
 from mathse.config import backbones as backbones_settings
-from mathse.config.fits import Fit, Lora
+from mathse.config.fits import AdapterConfig, FitConfig
 from mathse.inference.rows import solve_row
 from mathse.models import memory, modes
 from mathse.models.base import Backbone
@@ -24,11 +24,11 @@ from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 
 MODES = {
-    "full": Fit(),
-    "frozen": Fit(freeze=["tower", "connector"]),
-    "lora": Fit(method="lora"),
-    "lora_everywhere": Fit(method="lora", lora=Lora(scopes=["language", "tower"])),
-    "lora_without_dropout": Fit(method="lora", lora=Lora(dropout=0.0)),
+    "full": FitConfig(),
+    "frozen": FitConfig(freeze=["tower", "connector"]),
+    "lora": FitConfig(method="lora"),
+    "lora_everywhere": FitConfig(method="lora", lora=AdapterConfig(scopes=["language", "tower"])),
+    "lora_without_dropout": FitConfig(method="lora", lora=AdapterConfig(dropout=0.0)),
 }
 
 
@@ -74,7 +74,7 @@ def test_the_table_shows_each_part() -> None:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("mode", MODES)
 def test_the_estimate_of_activations_is_near_what_autograd_keeps(precision: str, attention: str, mode: str) -> None:
-    backbone = TinyBackbone(backbones_settings.TinyBackbone(attention=attention, layers=4, vision_layers=3))
+    backbone = TinyBackbone(backbones_settings.TinyBackboneConfig(attention=attention, layers=4, vision_layers=3))
     modes.prepare(backbone, MODES[mode], precision, seed=0)
     [row] = solved_rows(backbone, 1)
     measured = bytes_kept(backbone, [row] * 4, precision)
@@ -108,7 +108,7 @@ def test_weights_gradients_and_moments_are_counted_to_the_byte() -> None:
 
     def estimate(mode: str, precision: str, shards: int = 1) -> tuple[Memory, int]:
         backbone = TinyBackbone(
-            backbones_settings.TinyBackbone(
+            backbones_settings.TinyBackboneConfig(
                 hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16, dtype="bfloat16"
             )
         )

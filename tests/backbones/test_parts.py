@@ -14,11 +14,16 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2
 from transformers import Qwen2VLForConditionalGeneration as Qwen2VL
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.backbones import HF, CausalLM, SmolLM2, SmolLM2Vision
-from mathse.config.backbones import CogVLM2 as CogVLM2Settings
-from mathse.config.backbones import InternVL25 as InternVL25Settings
-from mathse.config.backbones import Qwen2VL as Qwen2VLSettings
-from mathse.config.backbones import TinyBackbone as TinySettings
+from mathse.config.backbones import (
+    CausalLMBackboneConfig,
+    CogVLM2BackboneConfig,
+    HFBackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen2VLBackboneConfig,
+    SmolLM2BackboneConfig,
+    SmolLM2VisionBackboneConfig,
+    TinyBackboneConfig,
+)
 from mathse.config.rules.fits import PARTS as PARTS_IN_RULES
 from mathse.config.rules.fits import SCOPES
 from mathse.errors import ConfigError
@@ -196,12 +201,17 @@ def test_an_unknown_scope_is_refused_with_those_that_there_are() -> None:
 def test_the_settings_know_the_parts_and_scopes_of_each_family() -> None:
     assert PARTS_IN_RULES == PARTS
     families = {
-        TinySettings: Qwen2VLBackbone,
-        Qwen2VLSettings: Qwen2VLBackbone,
-        InternVL25Settings: InternVL25Backbone,
-        CogVLM2Settings: CogVLM2Backbone,
+        TinyBackboneConfig: Qwen2VLBackbone,
+        Qwen2VLBackboneConfig: Qwen2VLBackbone,
+        InternVL25BackboneConfig: InternVL25Backbone,
+        CogVLM2BackboneConfig: CogVLM2Backbone,
     }
-    asked = {CausalLM, SmolLM2, SmolLM2Vision, HF}  # their scopes are found in each model
+    asked = {
+        CausalLMBackboneConfig,
+        SmolLM2BackboneConfig,
+        SmolLM2VisionBackboneConfig,
+        HFBackboneConfig,
+    }  # their scopes are found in each model
     assert {schema: tuple(family.lora_scopes) for schema, family in families.items()} == {
         schema: scopes for schema, scopes in SCOPES.items() if schema not in asked
     }

@@ -13,13 +13,18 @@ from small import picture
 
 from mathse.__main__ import main
 from mathse.config import build
-from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
+from mathse.config.backbones import (
+    CogVLM2BackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen2VLBackboneConfig,
+    TinyBackboneConfig,
+)
 from mathse.errors import CheckpointError
 from mathse.models.prompt_reader import open_exported_reader, open_reader
 from mathse.models.row import Row
 
-QWEN = partial(Qwen2VL, min_pixels=1568, max_pixels=12544)
-INTERNVL = partial(InternVL25, jpeg_seed=0, eval_tiles=2)
+QWEN = partial(Qwen2VLBackboneConfig, min_pixels=1568, max_pixels=12544)
+INTERNVL = partial(InternVL25BackboneConfig, jpeg_seed=0, eval_tiles=2)
 TEXT = [Row(question="角 A", images=[], history=(("What is x?", "x is 3."),))]
 SHOWN = [
     *TEXT,
@@ -38,8 +43,8 @@ def never() -> Any:
         ("qwen2vl", QWEN, SHOWN),
         ("internvl2_5", INTERNVL, SHOWN),
         ("internvl2_5", partial(INTERNVL, system="You check geometry."), SHOWN),
-        ("cogvlm2", CogVLM2, SHOWN[:2]),  # one image a row
-        ("tiny", TinyBackbone, SHOWN),
+        ("cogvlm2", CogVLM2BackboneConfig, SHOWN[:2]),  # one image a row
+        ("tiny", TinyBackboneConfig, SHOWN),
     ],
 )
 def test_prompts_read_without_weights_are_those_of_the_whole_backbone(
@@ -62,7 +67,7 @@ def test_an_exported_checkpoint_is_read_by_its_own_bounds_and_system_text(tmp_pa
     """They are what the server that has it uses, whatever the settings are by now."""
     assert main(["tiny", "qwen2vl", str(tmp_path / "qwen")]) == 0
     build(QWEN(path=str(tmp_path / "qwen"))).save(tmp_path / "exported")
-    reader = open_exported_reader(Qwen2VL(path="gone", max_pixels=200_000), tmp_path / "exported", never)
+    reader = open_exported_reader(Qwen2VLBackboneConfig(path="gone", max_pixels=200_000), tmp_path / "exported", never)
     assert dict(reader.processor.image_processor.size) == {"shortest_edge": 1568, "longest_edge": 12544}
     assert main(["tiny", "internvl2_5", str(tmp_path / "internvl")]) == 0
     build(INTERNVL(path=str(tmp_path / "internvl"), system="Exported.")).save(tmp_path / "internvl_exported")

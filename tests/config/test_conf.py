@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from mathse.config.compose import train_config, unchecked_settings
+from mathse.config.compose import compose_train, compose_unchecked
 from mathse.config.data import SETS
-from mathse.config.options import CONF, available, groups
+from mathse.config.options import CONF, list_groups, list_options
 from mathse.config.parse import flatten
 from mathse.config.rules import RULES
 from mathse.config.schema import TrainConfig
 
 VOTING = ["evolution.reflect.when=never", "distill.judge=accept"]  # a rewrite, or a teacher's solution, has no vote
 EVALUATE_ONLY = ("benchmark", "recipe/evaluate", "recipe/answers")  # groups that train.py has not
-OPTIONS = [(group, name) for group, names in groups().items() for name in names]
+OPTIONS = [(group, name) for group, names in list_groups().items() for name in names]
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
@@ -24,7 +24,7 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     mixed = ["+data@data.sources.own=jsonl", f"data.sources.own.path={rows}", "data.counts={own: 1}"]
     sources = {"jsonl": jsonl, "mixture": mixed}
     of_folders = [
-        name for name in available("data") if "synthetic" not in name and name not in (*sources, "paper_sizes")
+        name for name in list_options("data") if "synthetic" not in name and name not in (*sources, "paper_sizes")
     ]
     sources |= {name: [f"data.root={tmp_path}"] for name in of_folders}
     sources["paper"] = ["data=paper", *(f"data.sources.{name}.root={tmp_path}" for name in SETS)]
@@ -32,15 +32,15 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     beside |= {("judge", name): VOTING for name in ("majority", "checked_votes", "orm_and_votes")}
     beside |= {("teacher", "fallible_replay"): ["data=word_problems"]}
     beside |= {("teacher", "replay"): jsonl, ("experiment", "paper_scale"): jsonl}
-    beside |= {("experiment/paper", name): jsonl for name in available("experiment/paper")}
+    beside |= {("experiment/paper", name): jsonl for name in list_options("experiment/paper")}
     # they read no pictures; and smollm2's weights come with packages that need not be installed
     published = "backbone.path=HuggingFaceTB/SmolLM2-135M-Instruct"
     beside |= {("backbone", name): [*jsonl, "teacher=replay", published] for name in ("causal_lm", "smollm2")}
     beside |= {("experiment", name): [published] for name in ("words", "words_study", "words_rounds_study")}
     for study in ("words", "words_update", "words_rounds"):
-        beside |= {(f"experiment/{study}", name): [published] for name in available(f"experiment/{study}")}
+        beside |= {(f"experiment/{study}", name): [published] for name in list_options(f"experiment/{study}")}
     of_vision = [("backbone", "smollm2_vision"), ("experiment", "pictures")]
-    of_vision += [("experiment/smollm2_vision", name) for name in available("experiment/smollm2_vision")]
+    of_vision += [("experiment/smollm2_vision", name) for name in list_options("experiment/smollm2_vision")]
     beside |= dict.fromkeys(of_vision, ["backbone.path=somebody/smollm2-vision"])
     beside = beside.get((group, name), [])
     if (group, name) == ("generator", "server"):
@@ -58,7 +58,7 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
 
 
 def test_settings_that_are_not_checked_have_the_class_of_a_judge_that_is_named():
-    settings = unchecked_settings(["+experiment/words_update=sft"])
+    settings = compose_unchecked(["+experiment/words_update=sft"])
     assert (settings["judge.name"], settings["judge._target_"]) == ("answer", "mathse.judges.answer.AnswerJudge")
 
 
@@ -123,7 +123,7 @@ def test_the_method_alone_moves_the_rate_and_a_rate_that_is_set_wins(read, backb
     assert rates("sft.method=lora", "orm.fit.method=full") == (1e-4, orm)
     assert rates("sft.method=lora", "sft.optimizer.lr=3e-6") == (3e-6, 1e-4)
     assert rates("sft.method=full", "orm.fit.optimizer.lr=5e-6") == (full, 5e-6)
-    composed = train_config(["backbone=" + backbone, "sft.method=qlora"], but=RULES[TrainConfig])[0]
+    composed = compose_train(["backbone=" + backbone, "sft.method=qlora"], but=RULES[TrainConfig])[0]
     assert (composed.sft.optimizer.lr, composed.orm.fit.optimizer.lr) == (1e-4, 1e-4)
 
 

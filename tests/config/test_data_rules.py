@@ -58,7 +58,7 @@ def test_a_mixture_s_sources_are_checked_like_any_source(refusal, read, rows, tm
 
 
 def test_without_the_datasets_library_a_hub_id_is_refused_with_the_remedy(refusal, monkeypatch, tmp_path, read):
-    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: False)
+    monkeypatch.setattr("mathse.config.extras.is_installed", lambda extra: False)
     for overrides in (["data=hf", f"data.root={tmp_path}"], ["data=chartqa", "data.root=org/name"]):
         (said,) = refusal(*overrides, "teacher=replay")
         assert said.endswith("needs the datasets library, which is not installed; pip install '.[hub]'")

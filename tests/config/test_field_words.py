@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mathse.config.compose import train_config
-from mathse.config.field_words import ELSEWHERE, FIELD_WORDS, OF_HYDRA, did_you_mean
-from mathse.config.options import groups
-from mathse.config.overrides import as_spelt
-from mathse.config.rules.files import checkpoint_problems
+from mathse.config.compose import compose_train
+from mathse.config.field_words import ELSEWHERE, FIELD_WORDS, OF_HYDRA, suggest_name
+from mathse.config.options import list_groups
+from mathse.config.overrides import correct_spelling
+from mathse.config.rules.files import check_checkpoint
 from mathse.config.schema import EvaluateConfig, TrainConfig
-from mathse.config.sections import key_paths
+from mathse.config.sections import list_key_paths
 from mathse.errors import ConfigError
 
-SETTINGS = {*key_paths(TrainConfig), *key_paths(EvaluateConfig), *OF_HYDRA}
+SETTINGS = {*list_key_paths(TrainConfig), *list_key_paths(EvaluateConfig), *OF_HYDRA}
 
 
 def test_every_word_of_the_field_leads_to_settings_that_there_are() -> None:
@@ -32,31 +32,33 @@ def test_every_word_of_the_field_leads_to_settings_that_there_are() -> None:
     ],
 )  # fmt: skip
 def test_a_word_of_the_field_is_understood(name: str, setting: str) -> None:
-    assert did_you_mean(name, key_paths(TrainConfig)) == f"; did you mean {setting}?"
+    assert suggest_name(name, list_key_paths(TrainConfig)) == f"; did you mean {setting}?"
 
 
 def test_an_option_may_be_spelt_otherwise() -> None:
-    spelt = as_spelt(["backbone=InternVL2.5", "+backbone@orm.backbone=Qwen2-VL", "backbone=gpt", "name=Qwen2VL"])
+    spelt = correct_spelling(
+        ["backbone=InternVL2.5", "+backbone@orm.backbone=Qwen2-VL", "backbone=gpt", "name=Qwen2VL"]
+    )
     assert spelt == [
         "backbone=internvl2_5", "+backbone@orm.backbone=qwen2vl", "backbone=gpt", "name=Qwen2VL",
     ]  # fmt: skip
 
 
 def test_options_may_be_spelt_otherwise_in_lists_and_sweeps() -> None:
-    assert as_spelt(["benchmark=[MathVista, MATHVERSE]", "teacher=OpenAI,replay", "judge=glob(*)"]) == [
+    assert correct_spelling(["benchmark=[MathVista, MATHVERSE]", "teacher=OpenAI,replay", "judge=glob(*)"]) == [
         "benchmark=[mathvista, mathverse]", "teacher=openai,replay", "judge=glob(*)",
     ]  # fmt: skip
 
 
 def test_flags_may_stand_among_settings() -> None:
-    assert as_spelt(["seed=1,2", "-m", "judge=answer", "--config-dir", "mine", "name=a"]) == [
+    assert correct_spelling(["seed=1,2", "-m", "judge=answer", "--config-dir", "mine", "name=a"]) == [
         "-m", "--config-dir", "mine", "seed=1,2", "judge=answer", "name=a"
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["lora", "LoRA"])
 def test_a_choice_may_be_spelt_otherwise_and_what_follows_it_follows(method: str) -> None:
-    config, _ = train_config(["backbone=qwen2vl", f"sft.method={method}", "trainer.precision=BF16-Mixed"])
+    config, _ = compose_train(["backbone=qwen2vl", f"sft.method={method}", "trainer.precision=BF16-Mixed"])
     assert (config.sft.method, config.orm.fit.method, config.trainer.precision) == ("lora", "lora", "bf16-mixed")
     assert config.sft.optimizer.lr == 1e-4  # an adapter's, of conf/sft
 
@@ -66,7 +68,7 @@ def test_a_run_or_stage_folder_in_the_place_of_its_checkpoint_is_understood(tmp_
     checkpoint.mkdir(parents=True)
     (checkpoint / "config.json").write_text("{}")
     for folder in (checkpoint.parent, checkpoint.parents[1]):
-        (sentence,) = checkpoint_problems("checkpoint", str(folder), "a checkpoint folder of a run")
+        (sentence,) = check_checkpoint("checkpoint", str(folder), "a checkpoint folder of a run")
         assert sentence.endswith(f"but it has no config.json; did you mean {checkpoint}?")
 
 
@@ -86,7 +88,7 @@ def test_a_run_or_stage_folder_in_the_place_of_its_checkpoint_is_understood(tmp_
 )  # fmt: skip
 def test_what_users_of_other_programs_type_is_answered_with_our_name(setting: str, ours: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        train_config([setting])
+        compose_train([setting])
     (sentence,) = str(caught.value).splitlines()
     assert sentence.startswith(setting.partition("=")[0]) and ours in sentence
 
@@ -94,5 +96,5 @@ def test_what_users_of_other_programs_type_is_answered_with_our_name(setting: st
 @pytest.mark.parametrize("sentence", ELSEWHERE.values())
 def test_a_sentence_for_another_programs_word_names_settings_that_there_are(sentence: str) -> None:
     names = re.findall(r"[\w./]+(?==)", sentence)
-    known = {*SETTINGS, *groups(), "hydra/sweeper", "lightning_callbacks.NAME._target_"}
+    known = {*SETTINGS, *list_groups(), "hydra/sweeper", "lightning_callbacks.NAME._target_"}
     assert set(names) <= known, set(names) - known

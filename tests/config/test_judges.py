@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from mathse.config import judges
-from mathse.config.judges import AgreementJudge, NoisyJudge, OwnJudge, RandomJudge, judge_named
+from mathse.config.judges import AgreementJudgeConfig, NoisyJudgeConfig, OwnJudgeConfig, RandomJudgeConfig, judge_named
 from mathse.config.overrides import explain
 from mathse.config.parse import parse
 from mathse.config.schema import TrainConfig, needs_orm
@@ -45,9 +45,9 @@ def own_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_option_has_its_own_settings(read):
-    assert type(read("judge=random", "judge.rate=0.3").judge) is RandomJudge
-    assert read("judge=noisy").judge == NoisyJudge(rate=0.1)
-    assert read("judge=orm_and_answer", "judge.threshold=0.4").judge == AgreementJudge(threshold=0.4)
+    assert type(read("judge=random", "judge.rate=0.3").judge) is RandomJudgeConfig
+    assert read("judge=noisy").judge == NoisyJudgeConfig(rate=0.1)
+    assert read("judge=orm_and_answer", "judge.threshold=0.4").judge == AgreementJudgeConfig(threshold=0.4)
 
 
 @pytest.mark.parametrize("name", [name for name in judges.BY_NAME if name not in ("random", "noisy")])
@@ -64,8 +64,8 @@ def test_setting_of_another_judge_is_refused_with_the_judges_that_have_it(name):
 
 
 def test_judge_is_chosen_by_its_old_name_too(read):
-    assert read("judge.name=answer").judge == judges.AnswerJudge()
-    assert read("+experiment/controls=random").judge == RandomJudge(rate=0.5)
+    assert read("judge.name=answer").judge == judges.AnswerJudgeConfig()
+    assert read("+experiment/controls=random").judge == RandomJudgeConfig(rate=0.5)
     assert read("+experiment/orm_quality=noise_35").judge.rate == 0.35
     with pytest.raises(ConfigError, match=r"judge.name = 'nobody': must be one of orm, teacher, answer"):
         read("judge.name=nobody")
@@ -84,7 +84,7 @@ def test_config_that_an_earlier_version_recorded_is_read_and_identities_stay(nam
 
 def test_judge_of_the_distilled_paths_shares_the_values_of_the_runs_judge(read):
     config = read("judge=random", "judge.rate=0.3", "judge.batch_size=5", "distill.judge=noisy")
-    assert judge_named(config.distill.judge, config.judge) == NoisyJudge(rate=0.3, batch_size=5)
+    assert judge_named(config.distill.judge, config.judge) == NoisyJudgeConfig(rate=0.3, batch_size=5)
     config = read("judge=orm", "distill.judge=random")
     recorded = config_slice(flatten_for_identity(config), list_judging_keys(config, "distill.judge"))
     assert (recorded["distill.judge"], recorded["judge.rate"]) == ("random", 0.5)
@@ -92,7 +92,7 @@ def test_judge_of_the_distilled_paths_shares_the_values_of_the_runs_judge(read):
 
 def test_class_of_somebody_elses_is_bound_against_its_signature(read, refusal):
     config = read("judge._target_=somebodys.Length", "+judge.longest=400", "judge.threshold=0.8")
-    assert isinstance(config.judge, OwnJudge)
+    assert isinstance(config.judge, OwnJudgeConfig)
     assert (config.judge.longest, config.judge.unit, config.judge.threshold) == (400, "characters", 0.8)
     assert (config.judge.name, config.distill.judge, config.judge.asks) == (*["somebodys.Length"] * 2, ("orm",))
     keys = list_judging_keys(config, "judge")

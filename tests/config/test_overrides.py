@@ -166,9 +166,9 @@ def test_an_error_of_ours_inside_a_resolver_is_told_as_it_is(tmp_path, monkeypat
     pytest.importorskip("mathse.runs.stage_cache")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as ours:
-        from mathse.config.register import run_dir
+        from mathse.config.register import choose_run_dir
 
-        run_dir("last", "demo", "now")
+        choose_run_dir("last", "demo", "now")
     wrapped = OmegaConfBaseException("wrapped")
     wrapped.__cause__ = ours.value
     assert explain(wrapped, ["resume=last"], TrainConfig).startswith("resume = 'last': no unfinished run under")

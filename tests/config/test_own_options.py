@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mathse.config.compose import train_config
-from mathse.config.options import available, look_in
+from mathse.config.compose import compose_train
+from mathse.config.options import list_options, look_in
 from mathse.errors import ConfigError
 
 VARIANT = "# @package _global_\ndefaults: [/experiment/smoke]\nstudy: mine\nvariant: {0}\nseed: {1}\n"
@@ -46,10 +46,10 @@ def test_a_folder_that_is_not_there_is_told(command):
 
 def test_programs_that_take_the_same_overrides_find_the_options_until_told_otherwise(own):
     look_in(own)
-    assert available("experiment/mine") == ("a", "b") and available("experiment/init")
-    config, _ = train_config(["+experiment/mine=b"])
+    assert list_options("experiment/mine") == ("a", "b") and list_options("experiment/init")
+    config, _ = compose_train(["+experiment/mine=b"])
     assert (config.seed, config.variant) == (8, "b")
     look_in(None)
-    assert available("experiment/mine") == ()
+    assert list_options("experiment/mine") == ()
     with pytest.raises(ConfigError):
-        train_config(["+experiment/mine=b"])
+        compose_train(["+experiment/mine=b"])

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mathse.config.backbones import TinyBackbone
-from mathse.config.data import JsonlData, SyntheticData
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.compose import compose_train
+from mathse.config.data import JsonlDataConfig, SyntheticDataConfig
 from mathse.config.parse import build, flatten, parse
-from mathse.config.schema import MergeCorrectPaths, TrainConfig
+from mathse.config.schema import MergeCorrectPathsConfig, TrainConfig
 from mathse.errors import ConfigError
 
 
@@ -28,9 +29,15 @@ def test_sections_become_their_dataclasses(read, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("{}\n")
     config = read("data=jsonl", f"data.path={rows}", "teacher=replay", "seed=3", "backbone@orm.backbone=tiny")
-    assert config.data == JsonlData(path=str(rows), seed=3)
-    assert isinstance(config.orm.backbone, TinyBackbone)
-    assert isinstance(config.callbacks["merge"], MergeCorrectPaths)
+    assert config.data == JsonlDataConfig(path=str(rows), seed=3)
+    assert isinstance(config.orm.backbone, TinyBackboneConfig)
+    assert isinstance(config.callbacks["merge"], MergeCorrectPathsConfig)
+
+
+def test_a_wrong_value_that_others_follow_is_one_mistake_from_python_too():
+    with pytest.raises(ConfigError) as refused:
+        compose_train(["sft.method=nope"])
+    assert [sentence.partition(" = ")[0] for sentence in str(refused.value).splitlines()] == ["sft.method"]
 
 
 def test_every_mistake_is_named_at_once(refusal):
@@ -150,7 +157,7 @@ def test_a_class_of_ones_own_that_extends_one_of_ours_takes_the_same_settings(tm
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     config = parse(OmegaConf.create({"seed": 5, "data": {"_target_": "my_sources.Mine", "pool": 7}}))
-    assert config.data == replace(SyntheticData(seed=5, pool=7), _target_="my_sources.Mine")
+    assert config.data == replace(SyntheticDataConfig(seed=5, pool=7), _target_="my_sources.Mine")
     source = build(config.data)
     assert source.notes == ("mine",) and source.sizes["pool"] == 7 and source.seed == 5
     with pytest.raises(ConfigError, match=r"data.pol: no such setting; did you mean data.pool"):

@@ -11,8 +11,8 @@ import pytest
 from run_builder import write_stage
 
 from mathse.config import backbones, data
-from mathse.config.compose import evaluate_config
-from mathse.config.generators import HFGenerator
+from mathse.config.compose import compose_evaluate
+from mathse.config.generators import HFGeneratorConfig
 from mathse.config.schema import EvaluateConfig, TrainConfig
 from mathse.errors import ConfigError
 from mathse.runs.store import read_json, write_json
@@ -32,14 +32,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plants.jsonl").write_text("{}\n")
     config = TrainConfig(
-        backbone=backbones.Qwen2VL(path="gone/qwen", max_pixels=50_176),
-        data=data.JsonlData(path="plants.jsonl", test_share=0.3),
-        generator=HFGenerator(temperature=0.9, top_p=0.8, max_new_tokens=700, batch_size=4),
+        backbone=backbones.Qwen2VLBackboneConfig(path="gone/qwen", max_pixels=50_176),
+        data=data.JsonlDataConfig(path="plants.jsonl", test_share=0.3),
+        generator=HFGeneratorConfig(temperature=0.9, top_p=0.8, max_new_tokens=700, batch_size=4),
     )
     config.task_domain.name, config.task_domain.texts = "science", "mathse.data.domains.science"
     config.evaluation.max_new_tokens, config.evaluation.batch_size = 600, 3
     config.judge.max_new_tokens = 500
-    config.orm.backbone = backbones.InternVL25(path="gone/intern", eval_tiles=2)
+    config.orm.backbone = backbones.InternVL25BackboneConfig(path="gone/intern", eval_tiles=2)
     folder = tmp_path / "outputs" / "run"
     write_json(folder / "run.json", {"name": "run", "task": "evolve", "seed": 0, "config": asdict(config)})
     model(folder / "final" / "checkpoint")
@@ -51,7 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(*overrides: str) -> EvaluateConfig:
-    return evaluate_config(overrides)[0]
+    return compose_evaluate(overrides)[0]
 
 
 def refusal(*overrides: str) -> str:
@@ -62,13 +62,13 @@ def refusal(*overrides: str) -> str:
 
 def test_a_checkpoint_is_opened_and_asked_as_its_run_did(run: Path) -> None:
     config = read(f"checkpoint={run}/final/checkpoint")
-    assert isinstance(config.backbone, backbones.Qwen2VL) and config.backbone.max_pixels == 50_176
+    assert isinstance(config.backbone, backbones.Qwen2VLBackboneConfig) and config.backbone.max_pixels == 50_176
     assert (config.evaluation.max_new_tokens, config.evaluation.batch_size) == (600, 3)
     generator = config.generator
     assert (generator.temperature, generator.top_p, generator.batch_size) == (0.9, 0.8, 4)
     assert generator.max_new_tokens == 600
     assert config.task_domain.name == "science"
-    assert isinstance(config.data, data.JsonlData) and (config.data.path, config.data.test_share) == (
+    assert isinstance(config.data, data.JsonlDataConfig) and (config.data.path, config.data.test_share) == (
         "plants.jsonl",
         0.3,
     )
@@ -82,7 +82,7 @@ def test_settings_of_the_user_go_over_those_of_the_run(run: Path) -> None:
     assert (config.data.test_share, config.data.path) == (0.1, "plants.jsonl")
     chosen = read(checkpoint, "backbone=qwen2vl", "data=synthetic", "task_domain=math")  # the family that it is
     assert chosen.backbone.max_pixels == 50_176
-    assert isinstance(chosen.data, data.SyntheticData) and chosen.task_domain.name == "math"
+    assert isinstance(chosen.data, data.SyntheticDataConfig) and chosen.task_domain.name == "math"
 
 
 def test_an_orm_is_opened_as_its_run_did(run: Path) -> None:
@@ -91,8 +91,11 @@ def test_an_orm_is_opened_as_its_run_did(run: Path) -> None:
     assert measured.backbone.eval_tiles == 2 and measured.judge.max_new_tokens == 500
     orm = (f"judge.checkpoint={run}/orm/checkpoint", "selector=orm", "n_samples=2")
     weighed = read(f"checkpoint={run}/final/checkpoint", *orm)
-    assert isinstance(weighed.backbone, backbones.Qwen2VL)
-    assert isinstance(weighed.judge.backbone, backbones.InternVL25) and weighed.judge.backbone.eval_tiles == 2
+    assert isinstance(weighed.backbone, backbones.Qwen2VLBackboneConfig)
+    assert (
+        isinstance(weighed.judge.backbone, backbones.InternVL25BackboneConfig)
+        and weighed.judge.backbone.eval_tiles == 2
+    )
     assert weighed.judge.max_new_tokens == 500
 
 
@@ -119,12 +122,12 @@ def test_a_stage_that_was_copied_out_of_its_run_still_says_what_it_is(run: Path,
 @pytest.mark.parametrize(
     ("model_type", "others", "family"),
     [
-        ("qwen2_vl", {}, backbones.Qwen2VL),
-        ("qwen2_vl", {"vocab_size": 372}, backbones.TinyBackbone),
-        ("internvl", {}, backbones.InternVL25),
-        ("cogvlm2", {}, backbones.CogVLM2),
-        ("llama", {}, backbones.CausalLM),
-        ("llama", {"vision_config": {}}, backbones.HF),
+        ("qwen2_vl", {}, backbones.Qwen2VLBackboneConfig),
+        ("qwen2_vl", {"vocab_size": 372}, backbones.TinyBackboneConfig),
+        ("internvl", {}, backbones.InternVL25BackboneConfig),
+        ("cogvlm2", {}, backbones.CogVLM2BackboneConfig),
+        ("llama", {}, backbones.CausalLMBackboneConfig),
+        ("llama", {"vision_config": {}}, backbones.HFBackboneConfig),
     ],
 )
 def test_a_folder_of_no_run_is_of_the_family_that_its_config_shows(
@@ -132,9 +135,9 @@ def test_a_folder_of_no_run_is_of_the_family_that_its_config_shows(
 ) -> None:
     config = read(f"checkpoint={model(tmp_path / 'model', model_type, **others)}", "benchmark=synthetic")
     assert type(config.backbone) is family
-    tiny = family is backbones.TinyBackbone
+    tiny = family is backbones.TinyBackboneConfig
     assert config.evaluation.max_new_tokens == (80 if tiny else 2048)
-    if family is backbones.Qwen2VL:
+    if family is backbones.Qwen2VLBackboneConfig:
         assert (config.backbone.min_pixels, config.backbone.max_pixels) == (None, None)  # the folder's own
 
 
@@ -142,7 +145,7 @@ def test_an_orm_of_no_run_has_the_student_s_limits_where_it_is_of_its_family(run
     orm, other = model(tmp_path / "orm"), model(tmp_path / "other", "internvl")
     weighed = (f"checkpoint={run}/final/checkpoint", "selector=orm", "n_samples=2")
     assert read(*weighed, f"judge.checkpoint={orm}").judge.backbone is None
-    assert isinstance(read(*weighed, f"judge.checkpoint={other}").judge.backbone, backbones.InternVL25)
+    assert isinstance(read(*weighed, f"judge.checkpoint={other}").judge.backbone, backbones.InternVL25BackboneConfig)
 
 
 def test_a_tiny_model_says_which_family_it_is_of(tmp_path: Path) -> None:
@@ -150,12 +153,12 @@ def test_a_tiny_model_says_which_family_it_is_of(tmp_path: Path) -> None:
     folder = model(tmp_path / "model", vocab_size=372)
     write_json(folder / "mathse.json", {"backbone": section})
     config = read(f"checkpoint={folder}", "benchmark=synthetic")
-    assert isinstance(config.backbone, backbones.Qwen2VL) and config.backbone.max_pixels is None
+    assert isinstance(config.backbone, backbones.Qwen2VLBackboneConfig) and config.backbone.max_pixels is None
 
 
 def test_a_folder_of_no_run_is_not_asked_digit_sums_unasked(tmp_path: Path) -> None:
     folder = model(tmp_path / "model")
-    assert "lies in no run folder, so nothing says which problems" in refusal(f"checkpoint={folder}")
+    assert "lies in no run folder" in refusal(f"checkpoint={folder}")
     assert read(f"checkpoint={folder}", "benchmark=mathvision").backbone.max_pixels is None
 
 
@@ -173,8 +176,8 @@ def test_code_that_a_run_names_is_not_run_unasked(run: Path, monkeypatch: pytest
     head["config"]["data"] = {"_target_": "subprocess.check_output", "args": ["true"]}
     write_json(run / "run.json", head)
     checkpoint = f"checkpoint={run}/final/checkpoint"
-    assert "data._target_ = 'subprocess.check_output' is no option of MathSE's" in refusal(checkpoint)
-    assert isinstance(read(checkpoint, "data=synthetic").data, data.SyntheticData)
+    assert "data._target_ = 'subprocess.check_output' is not an option of MathSE" in refusal(checkpoint)
+    assert isinstance(read(checkpoint, "data=synthetic").data, data.SyntheticDataConfig)
     head["config"]["backbone"] = {"_target_": "mathse.training.agent.run", "command": ["true"]}
     write_json(run / "run.json", head)
     assert "backbone._target_ = 'mathse.training.agent.run'" in refusal(checkpoint, "benchmark=mathvision")
@@ -220,16 +223,16 @@ def test_a_damaged_run_is_told_in_a_sentence(run: Path, broken: str) -> None:
 @pytest.mark.parametrize(
     ("section", "name"),
     [
-        (data.SyntheticData(), "synthetic"),
-        (data.JsonlData(path="my/own problems.v2.jsonl.gz"), "own_problems.v2"),
-        (data.PublicData(name="scienceqa", root="ScienceQA"), "scienceqa"),
-        (data.HubData(root="somebody/some-set"), "some-set"),
-        (data.WordProblems(), "word_problems"),
+        (data.SyntheticDataConfig(), "synthetic"),
+        (data.JsonlDataConfig(path="my/own problems.v2.jsonl.gz"), "own_problems.v2"),
+        (data.PublicDataConfig(name="scienceqa", root="ScienceQA"), "scienceqa"),
+        (data.HubDataConfig(root="somebody/some-set"), "some-set"),
+        (data.WordProblemsConfig(), "word_problems"),
         ({"_target_": "my_project.data.Sums", "size": 3}, "Sums"),
     ],
 )
 def test_a_set_is_called_by_its_name(section: Any, name: str) -> None:
-    assert data.set_name(section) == name
+    assert data.name_set(section) == name
 
 
 def test_a_trusted_class_of_the_user_s_own_opens_what_its_run_made(

@@ -191,12 +191,12 @@ def test_evaluation_needs_a_checkpoint(refusal, read, tmp_path):
 
 
 def test_a_base_in_four_bit_is_refused_where_it_cannot_be_had(refusal, read, monkeypatch):
-    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: False)
+    monkeypatch.setattr("mathse.config.extras.is_installed", lambda extra: False)
     assert refusal("sft.method=qlora") == [
         "sft.method = 'qlora': needs bitsandbytes, which is not installed; pip install '.[qlora]', or pass "
         "sft.method=lora"
     ]
-    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: True)
+    monkeypatch.setattr("mathse.config.extras.is_installed", lambda extra: True)
     assert refusal("orm.fit.method=qlora", "trainer=cpu") == [
         "orm.fit.method = 'qlora': needs a CUDA GPU, and trainer.accelerator = 'cpu'; pass trainer=gpu, or "
         "orm.fit.method=lora"

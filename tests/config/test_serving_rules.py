@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.errors import ConfigError
 
 COMMAND = "generator.command='vllm serve {checkpoint} --served-model-name {name} --port {port}'"
@@ -111,4 +111,4 @@ def test_evaluate_py_starts_no_engine(read):
 @pytest.mark.parametrize("value", ["true", "false"])  # as a command line had it, or a recorded config
 def test_a_setting_that_is_gone_is_told_with_what_takes_its_place(value):
     with pytest.raises(ConfigError, match="generator.adapters: is gone: leave it out, and pass generator=vllm, in who"):
-        train_config(["generator=server", f"generator.adapters={value}"])
+        compose_train(["generator=server", f"generator.adapters={value}"])

@@ -15,14 +15,14 @@ from omegaconf import OmegaConf
 
 from mathse.commands.slurm.settings import SlurmSettings
 from mathse.config import sweeps
-from mathse.config.extras import installed
-from mathse.config.options import CONF, available
+from mathse.config.extras import is_installed
+from mathse.config.options import CONF, list_options
 from mathse.config.register import register
 from mathse.config.schema import EvaluateConfig
 from mathse.errors import DataError
 from mathse.runs.store import write_json
 
-GRIDS = [name for name in available("sweep") if name != "search"]
+GRIDS = [name for name in list_options("sweep") if name != "search"]
 TPE = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", "direction": "maximize"}
 
 
@@ -39,22 +39,22 @@ def never(config, folder):
 
 
 def test_a_job_is_named_by_what_makes_it_different():
-    assert sweeps.job_folder(["seed=1", "evolution.rounds=2"]) == "seed=1,evolution.rounds=2"
-    assert sweeps.job_folder(["+sweep=lr", "name=x", "progress=off", "resume=branch"]) == "defaults"
+    assert sweeps.name_job_folder(["seed=1", "evolution.rounds=2"]) == "seed=1,evolution.rounds=2"
+    assert sweeps.name_job_folder(["+sweep=lr", "name=x", "progress=off", "resume=branch"]) == "defaults"
 
 
 def test_a_name_that_no_folder_can_have_is_cut_and_told_apart():
     long = [f"data.path=/far/away/{'x' * 300}.jsonl", "seed=1"]
-    first, second = sweeps.job_folder(long), sweeps.job_folder([*long[:1], "seed=2"])
+    first, second = sweeps.name_job_folder(long), sweeps.name_job_folder([*long[:1], "seed=2"])
     assert first != second and "/" not in first and len(first) < 220
-    assert sweeps.job_folder(["data.path=a/b"]) != sweeps.job_folder(["data.path=a?b"])
+    assert sweeps.name_job_folder(["data.path=a/b"]) != sweeps.name_job_folder(["data.path=a?b"])
 
 
 @pytest.mark.parametrize("others", [4, 24])
 def test_a_long_name_still_shows_the_one_value_in_which_jobs_differ(others):
     settings = [f"some.section.with_settings.number_{k}={k}" for k in range(others)]
     for position in (0, others // 2, others):
-        names = [sweeps.job_folder([*settings[:position], f"seed={n}", *settings[position:]]) for n in (1, 2)]
+        names = [sweeps.name_job_folder([*settings[:position], f"seed={n}", *settings[position:]]) for n in (1, 2)]
         assert (
             "seed=1" in names[0] and "seed=2" in names[1] and all(len(name) < 220 and name[0] != "." for name in names)
         )
@@ -167,19 +167,19 @@ def test_a_sweep_that_there_is_not_is_told_with_those_that_there_are(command):
     ],
 )
 def test_what_has_no_dev_accuracy_cannot_be_chosen_by(read, settings, said):
-    assert [*sweeps.no_choice(read(), TPE)] == []
-    (sentence,) = sweeps.no_choice(read(*settings), TPE)
+    assert [*sweeps.refuse_choice(read(), TPE)] == []
+    (sentence,) = sweeps.refuse_choice(read(*settings), TPE)
     assert said in sentence
 
 
 def test_a_test_score_or_the_lowest_accuracy_chooses_nothing(read):
-    (sentence,) = sweeps.no_choice(EvaluateConfig(), TPE)
+    (sentence,) = sweeps.refuse_choice(EvaluateConfig(), TPE)
     assert "evaluate.py scores test problems" in sentence
-    (sentence,) = sweeps.no_choice(read(), {**TPE, "direction": "minimize"})
+    (sentence,) = sweeps.refuse_choice(read(), {**TPE, "direction": "minimize"})
     assert "hydra/sweeper=tpe maximizes it" in sentence
 
 
-@pytest.mark.skipif(installed("optuna"), reason="the plugin is installed")
+@pytest.mark.skipif(is_installed("optuna"), reason="the plugin is installed")
 @pytest.mark.parametrize("settings", [["+sweep=search"], ["seed=1,2", "hydra/sweeper=tpe"]])
 def test_a_sweeper_that_is_not_installed_is_told_in_a_sentence(command, settings):
     status, said = command(never, "-m", *settings)
@@ -188,7 +188,7 @@ def test_a_sweeper_that_is_not_installed_is_told_in_a_sentence(command, settings
     )
 
 
-@pytest.mark.skipif(installed("joblib"), reason="the plugin is installed")
+@pytest.mark.skipif(is_installed("joblib"), reason="the plugin is installed")
 def test_a_launcher_that_is_not_installed_is_told_in_a_sentence(command):
     status, said = command(never, "-m", "seed=1,2", "hydra/launcher=joblib")
     assert status == 1 and "hydra/launcher=joblib: needs Hydra's joblib plugin" in said

@@ -11,7 +11,7 @@ import pytest
 
 from mathse.commands.convert_data import convert, main
 from mathse.config import build
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.errors import DataError
 
 SETS = [("geometry3k", "geometry3k_samples", 10), ("mathvision", "mathvision", 30)]
@@ -30,7 +30,7 @@ def test_every_record_becomes_a_usable_row(
     target = tmp_path / "own" / f"{format}.jsonl"
     assert main([str(fixtures / "datasets" / folder), str(target), "--format", format]) == 0
     assert f"{rows} rows" in capsys.readouterr().out
-    source = build(JsonlData(path=str(target)))
+    source = build(JsonlDataConfig(path=str(target)))
     problems = [problem for split in source.splits().values() for problem in split]
     assert len(problems) == rows
     assert not source.bad_rows
@@ -53,7 +53,7 @@ def test_sets_are_read_as_they_are_published(
 ) -> None:
     target = tmp_path / f"{format}.jsonl"
     assert convert(fixtures / "real" / format, target, format) == rows
-    source = build(JsonlData(path=str(target)))
+    source = build(JsonlDataConfig(path=str(target)))
     problems = [problem for split in source.splits().values() for problem in split]
     assert len(problems) == rows and not source.bad_rows
     assert sum(bool(problem.images) for problem in problems) == pictures
@@ -76,7 +76,7 @@ def test_one_file_of_a_set_is_read_as_the_folder_is(tmp_path: Path, fixtures: Pa
 
 def test_geometry_keeps_the_answer_letter_and_its_choices(tmp_path: Path, records: Path) -> None:
     convert(records, tmp_path / "own.jsonl", "geometry3k")
-    problem = build(JsonlData(path=str(tmp_path / "own.jsonl"))).get("geometry3k/11")
+    problem = build(JsonlDataConfig(path=str(tmp_path / "own.jsonl"))).get("geometry3k/11")
     assert (problem.answer, problem.choices) == ("D", ("30", "40", "60", "80"))
     assert problem.solution is None  # the record's is a blank
 
@@ -86,7 +86,7 @@ def test_converted_files_can_be_joined(tmp_path: Path, fixtures: Path) -> None:
         convert(fixtures / "datasets" / folder, tmp_path / f"{format}.jsonl", format)
     joined = "".join((tmp_path / f"{format}.jsonl").read_text(encoding="utf-8") for format, _, _ in SETS)
     (tmp_path / "all.jsonl").write_text(joined, encoding="utf-8")
-    assert all(build(JsonlData(path=str(tmp_path / "all.jsonl"))).splits().values())
+    assert all(build(JsonlDataConfig(path=str(tmp_path / "all.jsonl"))).splits().values())
 
 
 def test_converting_again_changes_nothing(tmp_path: Path, records: Path) -> None:

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from mathse.config import build
-from mathse.config.compose import train_config
-from mathse.config.data import JsonlData, SyntheticData
+from mathse.config.compose import compose_train
+from mathse.config.data import JsonlDataConfig, SyntheticDataConfig
 from mathse.config.schema import TrainConfig
-from mathse.config.task_domains import JOBS, AnswerForm, text_problems
-from mathse.config.task_domains import TaskDomain as Settings
+from mathse.config.task_domains import JOBS, AnswerFormConfig, TaskDomainConfig, check_texts
 from mathse.data.domains import (
     MATH,
     TaskDomain,
@@ -38,7 +37,9 @@ from mathse.scoring.answers import AnswerRule, same_answer
 from mathse.types import Lineage, Problem, ReasoningPath
 
 OURS = ("math", "words", "science", "charts")
-SCIENCE = open_domain(Settings(name="science", texts="mathse.data.domains.science", answer=AnswerForm("text")))
+SCIENCE = open_domain(
+    TaskDomainConfig(name="science", texts="mathse.data.domains.science", answer=AnswerFormConfig("text"))
+)
 HEART = Problem("p", "What pumps the blood?", answer="the heart", domain=SCIENCE)
 
 
@@ -149,7 +150,7 @@ def test_a_domain_without_a_language_asks_in_one_that_it_has(tmp_path: Path) -> 
     for job in JOBS:
         path = "" if job == "generate" else "{path}\n"
         (tmp_path / f"{job}.de.v1.txt").write_text(f"Frage: {{question}}\n{path}{{marker}} ...\n", encoding="utf-8")
-    german = TaskDomain(Settings(name="raetsel", texts=str(tmp_path), step=["Schritt"]))
+    german = TaskDomain(TaskDomainConfig(name="raetsel", texts=str(tmp_path), step=["Schritt"]))
     problem = Problem("p", "Was ist das?", domain=german)
     assert prompts.version("generate", "full", problem) == "generate/full/raetsel/de/1"
     assert prompts.generation_prompt(problem, "full") == "Frage: Was ist das?\nThe answer to this problem is ..."
@@ -185,21 +186,21 @@ def test_a_prompt_that_would_leave_something_out_is_refused_with_its_file(
 ) -> None:
     for name in JOBS:
         (tmp_path / f"{name}.en.v1.txt").write_text("{question}" if name == "generate" else "{question}\n{path}")
-    assert list(text_problems(str(tmp_path))) == []
+    assert list(check_texts(str(tmp_path))) == []
     (tmp_path / f"{job}.en.v2.txt").write_bytes(text)
-    [sentence] = text_problems(str(tmp_path))
+    [sentence] = check_texts(str(tmp_path))
     assert re.search(mistake.replace("{", r"\{").replace("}", r"\}"), sentence), sentence
 
 
 def test_a_setting_of_the_domain_needs_no_domain_to_be_chosen() -> None:
-    config, _ = train_config(["task_domain.step=[Schritt]"])
+    config, _ = compose_train(["task_domain.step=[Schritt]"])
     assert (config.task_domain.name, config.task_domain.step) == ("math", ["Schritt"])
     data = ("data=ai2d", "data.root=AI2D/ai2d", "teacher=replay")
-    config, _ = train_config([*data, "task_domain.answer.tolerance=0.1"])
-    assert (config.task_domain.name, config.task_domain.answer) == ("science", AnswerForm("text", tolerance=0.1))
+    config, _ = compose_train([*data, "task_domain.answer.tolerance=0.1"])
+    assert (config.task_domain.name, config.task_domain.answer) == ("science", AnswerFormConfig("text", tolerance=0.1))
     for nothing in ("[]", "['']"):
         with pytest.raises(ConfigError, match="name what stands before a step's number"):
-            train_config([f"task_domain.step={nothing}"])
+            compose_train([f"task_domain.step={nothing}"])
 
 
 # --- problems and their domain ----------------------------------------------------------------------------------------
@@ -222,15 +223,15 @@ def test_a_domain_is_no_part_of_a_record_and_survives_a_process() -> None:
 
 
 def test_mathematics_is_one_domain_and_the_default() -> None:
-    assert open_domain(Settings()) is MATH is domain_of(Problem("p", "?")) is domain_of(None)
+    assert open_domain(TaskDomainConfig()) is MATH is domain_of(Problem("p", "?")) is domain_of(None)
     assert in_domain(HEART, MATH).domain is None and in_domain(HEART, SCIENCE) is HEART
     assert subject({}) == "mathematics" and subject({"task_domain": {"name": "charts"}}) == "charts"
     assert recorded_domain({}) is MATH is recorded_domain({"task_domain": flat_settings()})
-    assert all(LATER[f"task_domain.{key}"] == value for key, value in flatten(Settings()).items())
+    assert all(LATER[f"task_domain.{key}"] == value for key, value in flatten(TaskDomainConfig()).items())
 
 
 def flat_settings() -> dict[str, Any]:
-    return {"_target_": Settings._target_, "name": "math", "answer": {"form": "expression"}}
+    return {"_target_": TaskDomainConfig._target_, "name": "math", "answer": {"form": "expression"}}
 
 
 def test_reading_a_run_imports_no_domain_that_the_run_names() -> None:
@@ -258,9 +259,9 @@ def test_every_source_s_problems_are_of_the_run_s_domain(tmp_path: Path) -> None
     rows = [{"id": f"p{k}", "question": f"What is {k}?", "images": [], "answer": "a heart"} for k in range(9)]
     file = tmp_path / "problems.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    domain = Settings(name="science", texts="mathse.data.domains.science", answer=AnswerForm("text"))
-    small = SyntheticData(seed_size=2, pool=1, test=2, dev=1, orm_train=1, orm_held=1)
-    for data in (JsonlData(path=str(file)), small, {"_target_": f"{__name__}.OwnSource"}):
+    domain = TaskDomainConfig(name="science", texts="mathse.data.domains.science", answer=AnswerFormConfig("text"))
+    small = SyntheticDataConfig(seed_size=2, pool=1, test=2, dev=1, orm_train=1, orm_held=1)
+    for data in (JsonlDataConfig(path=str(file)), small, {"_target_": f"{__name__}.OwnSource"}):
         source = open_source(TrainConfig(data=data, task_domain=domain))
         problems = [p for split in source.splits().values() for p in split]
         problems += [source.distillable()[0], source.get(problems[0].id)]
@@ -273,7 +274,7 @@ def test_every_source_s_problems_are_of_the_run_s_domain(tmp_path: Path) -> None
 class Riddles(TaskDomain):
     """A domain in which answers are read backwards."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TaskDomainConfig) -> None:
         super().__init__(settings)
 
     def same_answer(self, prediction: str | None, reference: str, choices: Any = ()) -> bool:
@@ -281,7 +282,7 @@ class Riddles(TaskDomain):
 
 
 def test_a_class_of_one_s_own_extends_ours() -> None:
-    domain = build(Settings(_target_=f"{__name__}.Riddles", answer=AnswerForm("text")))
+    domain = build(TaskDomainConfig(_target_=f"{__name__}.Riddles", answer=AnswerFormConfig("text")))
     assert is_right(Problem("p", "?", answer="heart", domain=domain), "The answer to this problem is traeh.")
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mathse.__main__ import main
 from mathse.config import build
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.data import row_validation
 from mathse.data.images import load_image
 from mathse.runs.store import read_json
@@ -100,7 +100,7 @@ def listed(found: list[dict[str, Any]]) -> dict[int, tuple[str | None, str]]:
 
 
 def test_every_bad_row_is_listed_and_every_other_one_used(hostile: Path) -> None:
-    source = build(JsonlData(path=str(hostile), on_bad_row="skip"))
+    source = build(JsonlDataConfig(path=str(hostile), on_bad_row="skip"))
     assert listed(source.bad_rows) == LISTED  # type: ignore[arg-type]
     assert len(source.table) + len(source.bad_rows) == len(hostile.read_text().splitlines())
     for name in USED:
@@ -108,7 +108,7 @@ def test_every_bad_row_is_listed_and_every_other_one_used(hostile: Path) -> None
 
 
 def test_pictures_of_every_kind_are_converted_as_documented(hostile: Path) -> None:
-    source = build(JsonlData(path=str(hostile), on_bad_row="skip"))
+    source = build(JsonlDataConfig(path=str(hostile), on_bad_row="skip"))
     first_frame = load_image(source.get("animated").images[0])
     assert first_frame.getpixel((5, 5)) == (255, 0, 0)
     grey = np.asarray(load_image(source.get("grey16").images[0]))

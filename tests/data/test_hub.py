@@ -43,8 +43,8 @@ def saved(folder: Path, rows: list[dict[str, Any]], **features: Any) -> str:
 
 
 def hub(root: str, columns: dict[str, str | None] | None = None, **settings: Any) -> HubData:
-    named = data_settings.Columns(**(columns or {}))
-    return HubData(data_settings.HubData(root=root, columns=named, **settings))
+    named = data_settings.HubColumnsConfig(**(columns or {}))
+    return HubData(data_settings.HubDataConfig(root=root, columns=named, **settings))
 
 
 def cell(color: str) -> dict[str, Any]:
@@ -143,6 +143,6 @@ def test_a_published_set_is_read_from_a_table_as_from_its_files(tmp_path: Path) 
     row = {"query": "How many?", "label": ["14"], "image": cell("red"), "human_or_machine": 0}
     kinds = {"label": datasets.List(datasets.Value("string")), "human_or_machine": datasets.Value("int64")}
     saved(tmp_path / "org" / "charts", [row], **kinds)
-    problem = build(data_settings.PublicData(name="chartqa", root=str(tmp_path / "org" / "charts"))).table.at(0)
+    problem = build(data_settings.PublicDataConfig(name="chartqa", root=str(tmp_path / "org" / "charts"))).table.at(0)
     assert (problem.answer, problem.metadata["written_by"]) == ("14", "human")
     assert problem.images[0].startswith("hf:")

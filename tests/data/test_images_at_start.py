@@ -10,7 +10,7 @@ from e2e.runs import SIZES, rows, run
 from PIL import Image
 
 from mathse.config import build
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.data import problems as data_problems
 from mathse.data.row_validation import ImageChecks
 from mathse.errors import DataError
@@ -35,18 +35,18 @@ def few(monkeypatch: pytest.MonkeyPatch, eager: int) -> None:
 
 def test_a_small_set_is_known_to_be_whole_when_it_is_opened(own: Path) -> None:
     with pytest.raises(DataError, match=r"own.jsonl:24: image 23.jpg: damaged or cut off"):
-        build(JsonlData(path=str(own)))
+        build(JsonlDataConfig(path=str(own)))
 
 
 def test_of_a_big_set_the_first_pictures_are_decoded_and_of_the_others_the_headers(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few(monkeypatch, 5)
-    source = build(JsonlData(path=str(own)))
+    source = build(JsonlDataConfig(path=str(own)))
     assert len(source.images.decoded) == 5 and len(source.images.headed) == 19
     (own.parent / "9.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"own.jsonl:10: .* the file is empty"):
-        build(JsonlData(path=str(own)))
+        build(JsonlDataConfig(path=str(own)))
 
 
 def test_a_run_finds_the_damaged_one_before_it_opens_a_model(

@@ -15,15 +15,15 @@ from mathse.errors import ConfigError, DataError
 
 
 def mixed(sources: dict[str, Any], **settings: Any) -> MixtureData:
-    return MixtureData(data_settings.MixtureData(sources=sources, **settings))
+    return MixtureData(data_settings.MixtureDataConfig(sources=sources, **settings))
 
 
-def rows(path: Path, name: str, count: int, *more: str) -> data_settings.JsonlData:
+def rows(path: Path, name: str, count: int, *more: str) -> data_settings.JsonlDataConfig:
     """A source of so many problems, as its section of the settings."""
     lines = [json.dumps({"id": f"{name}/{k}", "question": f"{name}: {k} + 1?", "images": [], "answer": str(k + 1)})
              for k in range(count)]  # fmt: skip
     (path / f"{name}.jsonl").write_text("\n".join([*lines, *more]))
-    return data_settings.JsonlData(path=str(path / f"{name}.jsonl"))
+    return data_settings.JsonlDataConfig(path=str(path / f"{name}.jsonl"))
 
 
 def of(mixture: MixtureData, name: str) -> list[str]:
@@ -121,7 +121,7 @@ def test_a_mixture_needs_sources_that_read_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a mixture needs sources"):
         mixed({})
     with pytest.raises(ConfigError, match="only sources that read files"):
-        mixed({"w": data_settings.SyntheticData()}, counts={"w": 1})
+        mixed({"w": data_settings.SyntheticDataConfig()}, counts={"w": 1})
 
 
 @pytest.mark.parametrize("size", [None, 1, 7, 100])

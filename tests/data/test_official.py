@@ -19,7 +19,7 @@ from small import picture
 from mathse.__main__ import main
 from mathse.commands.convert_data.official import convert
 from mathse.config import build
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.data.labelled_paths import read_labelled
 from mathse.errors import DataError
 from mathse.runs.store import read_json, read_jsonl
@@ -72,7 +72,7 @@ def source(tmp_path: Path) -> list[Path]:
 
 
 def problems(out: Path) -> dict[str, Problem]:
-    data = build(JsonlData(path=str(out / "problems.jsonl")))
+    data = build(JsonlDataConfig(path=str(out / "problems.jsonl")))
     assert not data.bad_rows
     return {problem.question: problem for problem in data.distillable()}
 
@@ -122,7 +122,7 @@ def test_wrong_paths_keep_what_was_said_of_them_and_are_the_parents_of_reflectio
     tmp_path: Path, source: list[Path]
 ) -> None:
     convert(source, tmp_path / "out")
-    data = build(JsonlData(path=str(tmp_path / "out" / "problems.jsonl")))
+    data = build(JsonlDataConfig(path=str(tmp_path / "out" / "problems.jsonl")))
     labelled = tmp_path / "labelled.jsonl"
     labelled.write_bytes(b"".join((tmp_path / "out" / f"orm_{part}.jsonl").read_bytes() for part in ("train", "held")))
     rows = read_labelled(labelled, data.get)
@@ -168,7 +168,8 @@ def test_pictures_of_one_name_in_two_folders_are_two_problems(tmp_path: Path) ->
     picture(84, 56, seed=9).save(tmp_path / "there" / "images" / "1.png")
     assert convert([*here, *there], tmp_path / "out")["problems"] == 2
     answers = {
-        problem.answer for problem in build(JsonlData(path=str(tmp_path / "out" / "problems.jsonl"))).distillable()
+        problem.answer
+        for problem in build(JsonlDataConfig(path=str(tmp_path / "out" / "problems.jsonl"))).distillable()
     }
     assert answers == {"1", "2"}
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from small import picture
 
-from mathse.config.data import JsonlData as Settings
-from mathse.config.data import PublicData as Published
+from mathse.config.data import JsonlDataConfig, PublicDataConfig
 from mathse.data.decontamination.question_text import normalised
 from mathse.data.language import language
 from mathse.data.problems import JsonlData
@@ -36,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def opened(folder: Path, **row: Any) -> Problem:
     values = {"id": "p", "question": ASKED, "images": ["a.png", "b.png"], "answer": "1", **row}
     (folder / "own.jsonl").write_text(json.dumps(values), encoding="utf-8")
-    return JsonlData(Settings(path=str(folder / "own.jsonl"))).get("p")
+    return JsonlData(JsonlDataConfig(path=str(folder / "own.jsonl"))).get("p")
 
 
 def shown(content: Any, url: str = "url") -> list[str]:
@@ -70,7 +69,7 @@ def test_a_conversation_keeps_tags_amid_its_words_and_another_number_is_a_bad_ro
     def read(images: list[str]) -> PublicData:
         turns = [{"from": "human", "value": ASKED}, {"from": "gpt", "value": "The answer is 5."}]
         (folder / "train.json").write_text(json.dumps([{"id": "1", "images": images, "conversations": turns}]))
-        return PublicData(Published(name="conversations", root=str(folder)))
+        return PublicData(PublicDataConfig(name="conversations", root=str(folder)))
 
     [problem] = [p for split in read(["a.png", "b.png"]).splits().values() for p in split]
     assert problem.question == ASKED and [Path(image).name for image in problem.images] == ["a.png", "b.png"]

@@ -15,7 +15,7 @@ from small import picture
 from mathse.__main__ import main
 from mathse.commands.convert_data.preferences import convert
 from mathse.config import build
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.data.labelled_paths import read_labelled
 from mathse.errors import DataError
 from mathse.runs.store import read_jsonl, write_json, write_jsonl
@@ -60,7 +60,7 @@ def reasons(out: Path) -> list[str]:
 
 def test_a_pair_becomes_a_problem_a_training_row_and_two_labelled_paths(folder: Path) -> None:
     out = made(folder, pair("Find x.", RIGHT, WRONG, image="1.png", answer_gt="12"))
-    source = build(JsonlData(path=str(out / "problems.jsonl")))
+    source = build(JsonlDataConfig(path=str(out / "problems.jsonl")))
     (problem,) = [problem for split in source.splits().values() for problem in split]
     assert (problem.question, problem.answer, len(problem.images)) == ("Find x.", "12", 1)
     (row,) = read_jsonl(out / "train.jsonl", ReasoningPath)
@@ -72,7 +72,7 @@ def test_a_pair_becomes_a_problem_a_training_row_and_two_labelled_paths(folder: 
 
 def test_labelled_paths_are_read_as_an_orm_s_rows(folder: Path) -> None:
     out = made(folder, *(pair(f"Find x{k}.", RIGHT, WRONG, image="1.png", answer_gt="12") for k in range(60)))
-    source = build(JsonlData(path=str(out / "problems.jsonl")))
+    source = build(JsonlDataConfig(path=str(out / "problems.jsonl")))
     train, held = (read_labelled(out / f"{name}.jsonl", source.get) for name in ("orm_train", "orm_held"))
     assert len(train) + len(held) == 120 and held
     assert not {row.problem.id for row in train} & {row.problem.id for row in held}

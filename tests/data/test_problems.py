@@ -40,7 +40,7 @@ def write(folder: Path, *lines: dict[str, Any] | str | bytes, name: str = "own.j
 
 
 def jsonl(path: str, **settings: Any) -> JsonlData:
-    return JsonlData(data_settings.JsonlData(path=path, **settings))
+    return JsonlData(data_settings.JsonlDataConfig(path=path, **settings))
 
 
 def ids(source: ProblemSource) -> dict[str, set[str]]:
@@ -98,7 +98,7 @@ def test_unknown_problem_is_an_error_that_names_the_nearest(folder: Path) -> Non
 
 
 def test_rows_of_another_file_are_read_by_the_keys_that_are_named(folder: Path) -> None:
-    columns = data_settings.JsonlColumns(question="problem", answer="label", images="picture")
+    columns = data_settings.JsonlColumnsConfig(question="problem", answer="label", images="picture")
     rows = [
         {"problem": "Find x.", "label": 7, "picture": "images/a.png", "answer": "a remark", "level": 3},
         {"problem": "Find y.", "label": "8"},
@@ -128,11 +128,11 @@ def test_a_csv_is_called_a_csv(folder: Path, name: str) -> None:
 
 
 def test_columns_that_are_not_set_leave_the_identities_of_earlier_runs_as_they_were() -> None:
-    flat = flatten({"data": data_settings.JsonlData(path="x")})
+    flat = flatten({"data": data_settings.JsonlDataConfig(path="x")})
     assert not [key for key in config_slice(flat, ["data"]) if "columns" in key]
-    named = data_settings.JsonlData(path="x", columns=data_settings.JsonlColumns(answer="label"))
+    named = data_settings.JsonlDataConfig(path="x", columns=data_settings.JsonlColumnsConfig(answer="label"))
     assert config_slice(flatten({"data": named}), ["data"])["data.columns.answer"] == "label"
-    of_hub = flatten({"data": data_settings.HubData(root="x")})
+    of_hub = flatten({"data": data_settings.HubDataConfig(root="x")})
     assert "data.columns.id" in config_slice(of_hub, ["data"]), "as runs on the hub's sets have it"
 
 
@@ -291,7 +291,7 @@ def test_endless_line_is_refused(folder: Path) -> None:
 
 def test_path_is_needed() -> None:
     with pytest.raises(ConfigError, match="data.path=FILE"):
-        JsonlData(data_settings.JsonlData())
+        JsonlData(data_settings.JsonlDataConfig())
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------

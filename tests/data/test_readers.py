@@ -157,7 +157,7 @@ def unpacked(folder: Path, name: str, *more: Any) -> Path:
 
 
 def public(name: Any, root: str | None = None, **settings: Any) -> PublicData:
-    return PublicData(data_settings.PublicData(name=name, root=root, **settings))
+    return PublicData(data_settings.PublicDataConfig(name=name, root=root, **settings))
 
 
 def only(source: PublicData) -> Problem:
@@ -252,7 +252,7 @@ def test_a_set_s_own_test_split_can_be_the_test_split(tmp_path: Path, fixtures: 
 
 
 def test_one_name_of_a_split_is_recorded_as_earlier_runs_did() -> None:
-    assert data_settings.PublicData(split={"train": "all", "test": None}).split == "all"
+    assert data_settings.PublicDataConfig(split={"train": "all", "test": None}).split == "all"
 
 
 BROKEN: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [

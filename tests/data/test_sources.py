@@ -16,8 +16,8 @@ import pytest
 from mathse.__main__ import main
 from mathse.commands.lineage.problem import trace_problem
 from mathse.commands.plan import main as plan
-from mathse.config import recorded
-from mathse.config.compose import help_page, train_config
+from mathse.config import parse_recorded
+from mathse.config.compose import compose_train, format_help
 from mathse.config.options import CONF, look_in
 from mathse.config.schema import TrainConfig
 from mathse.config.trust import is_an_option
@@ -30,7 +30,7 @@ def touching(file: Path) -> dict[str, object]:
 
 
 def test_class_that_a_run_folder_names_is_not_called(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'subprocess.check_output' is no data option of MathSE's.*MATHSE_TRUST="):
+    with pytest.raises(DataError, match=r"'subprocess.check_output' is not a data option of MathSE.*MATHSE_TRUST="):
         problem_lookup({"data": touching(tmp_path / "called")})
     assert not (tmp_path / "called").exists()
 
@@ -83,27 +83,27 @@ def test_lineage_of_a_run_imports_no_module_that_its_folder_names(imported: Path
     part = {"_target_": "somebody_elses.make"}
     for data in (part, {"_target_": "mathse.data.mixture.MixtureData", "sources": {"a": part}, "counts": {"a": 1}}):
         run: Any = SimpleNamespace(config={"data": data, "orm": {}}, stage=lambda name: None)
-        assert any("is no data option of MathSE's" in note for note in trace_problem(run, "p/1").notes)
+        assert any("is not a data option of MathSE" in note for note in trace_problem(run, "p/1").notes)
     assert not imported.exists()
 
 
 @pytest.mark.parametrize("group", ["data", "judge", "teacher", "logger", "backbone", "generator", "+callbacks.own"])
 def test_a_plan_imports_no_module_that_its_settings_name(imported: Path, group: str) -> None:
-    with pytest.raises(ConfigError, match="who only looks runs no other code; if you trust it, set MATHSE_TRUST="):
-        train_config([f"{group}._target_=somebody_elses.make", "plan=true"])
+    with pytest.raises(ConfigError, match="reads settings runs no other code; if you trust it, set MATHSE_TRUST="):
+        compose_train([f"{group}._target_=somebody_elses.make", "plan=true"])
     with pytest.raises(ConfigError, match="set MATHSE_TRUST=somebody_elses.make"):
         plan([f"{group}._target_=somebody_elses.make"])
     assert not imported.exists()
 
 
 def test_help_imports_no_module_that_its_settings_name(imported: Path) -> None:
-    assert "_target_=somebody_elses.make" in help_page(["logger._target_=somebody_elses.make"], TrainConfig)
+    assert "_target_=somebody_elses.make" in format_help(["logger._target_=somebody_elses.make"], TrainConfig)
     assert not imported.exists()
 
 
 def test_a_plan_imports_what_its_user_trusts(imported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATHSE_TRUST", "somebody_elses.make")
-    config, _ = train_config(["logger._target_=somebody_elses.make", "plan=true"])
+    config, _ = compose_train(["logger._target_=somebody_elses.make", "plan=true"])
     assert config.logger["_target_"] == "somebody_elses.make" and imported.exists()
 
 
@@ -144,7 +144,7 @@ def test_who_only_looks_builds_options_alone(
     with suppress(SystemExit):
         assert main([*verb, "--config-dir", str(foreign), f"{group}=theirs"]) != 0
     said = capsys.readouterr().err
-    assert f"error: {group}._target_ = '{AGENT}': is no {group} option of MathSE's" in said
+    assert f"error: {group}._target_ = '{AGENT}': is not a {group} option of MathSE" in said
     assert not (foreign.parent / "called").exists()
 
 
@@ -163,16 +163,16 @@ def test_hydra_calls_nothing_for_a_plan(
 
 def test_an_option_of_another_group_is_no_option_there() -> None:
     command = {"_target_": "mathse.inference.serving.student.VLLMGenerator", "settings": {"command": "touch called"}}
-    with pytest.raises(DataError, match="is no data option of MathSE's"):
+    with pytest.raises(DataError, match="is not a data option of MathSE"):
         problem_lookup({"data": command})
-    with pytest.raises(ConfigError, match="is no data option of MathSE's"):
+    with pytest.raises(ConfigError, match="is not a data option of MathSE"):
         plan([f"data._target_={command['_target_']}"])
 
 
 @pytest.mark.parametrize("group", ["data", "task_domain", "backbone", "judge", "teacher", "generator", "logger"])
 def test_no_section_that_a_run_recorded_names_another_class(group: str) -> None:
-    with pytest.raises(DataError, match=f"is no {group} option of MathSE's.*set MATHSE_TRUST={AGENT}"):
-        recorded(group, {"_target_": AGENT, "command": ["touch", "called"], "ranks": 1, "max_restarts": 0})
+    with pytest.raises(DataError, match=f"is not a {group} option of MathSE.*set MATHSE_TRUST={AGENT}"):
+        parse_recorded(group, {"_target_": AGENT, "command": ["touch", "called"], "ranks": 1, "max_restarts": 0})
 
 
 def test_every_class_that_conf_names_is_an_option_of_its_group() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mathse.config import data as settings
-from mathse.config.teachers import FallibleReplayTeacher as TeacherSettings
+from mathse.config.teachers import FallibleReplayTeacherConfig
 from mathse.data.content_hashes import content_hashes
 from mathse.data.json_records import BadRow
 from mathse.data.words import FallibleReplayTeacher, WordProblems
@@ -151,7 +151,7 @@ def root(tmp_path: Path) -> Path:
 
 def source(root: Path, **more: object) -> WordProblems:
     sets = ["svamp", "gsm8k", "multiarith", "mawps"]
-    return WordProblems(settings.WordProblems(root=str(root), **{"sets": sets, "max_left_out": 1.0, **more}))  # type: ignore[arg-type]
+    return WordProblems(settings.WordProblemsConfig(root=str(root), **{"sets": sets, "max_left_out": 1.0, **more}))  # type: ignore[arg-type]
 
 
 def test_each_published_form_becomes_a_problem_with_its_worked_solution(root: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_set_without_a_file_is_named(root: Path) -> None:
 
 
 def test_the_files_contents_are_part_of_what_stages_depend_on(root: Path) -> None:
-    section = settings.WordProblems(root=str(root), sets=["gsm8k"])
+    section = settings.WordProblemsConfig(root=str(root), sets=["gsm8k"])
     before = content_hashes(section)
     (root / "SVAMP.json").write_text("[]")
     assert content_hashes(section) == before
@@ -252,8 +252,8 @@ def test_all_that_travels_along_can_be_read_and_solved() -> None:
 
 def test_a_fallible_teacher_errs_on_the_same_problems_each_time(root: Path) -> None:
     problems = [p for split in source(root).splits().values() for p in split]
-    perfect = FallibleReplayTeacher(TeacherSettings(error_rate=0, seed=0))
-    hopeless = FallibleReplayTeacher(TeacherSettings(error_rate=1, seed=0))
+    perfect = FallibleReplayTeacher(FallibleReplayTeacherConfig(error_rate=0, seed=0))
+    hopeless = FallibleReplayTeacher(FallibleReplayTeacherConfig(error_rate=1, seed=0))
     assert perfect.solve(problems) == [p.solution for p in problems]
     wrong = hopeless.solve(problems)
     assert not any(same_answer(extract_answer(t or ""), p.answer) for t, p in zip(wrong, problems, strict=True))

@@ -10,7 +10,7 @@ import pytest
 from e2e.runs import SIZES, contents, everything, killed, problems_of, rows, run, stages
 
 from mathse.config import build
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.errors import DataError, SettingsChanged
 from mathse.evolution import problems
 from mathse.runs.store import read_json, read_jsonl
@@ -43,7 +43,7 @@ def benchmark(folder: Path, *numbers: int, name: str = "bench.jsonl") -> Path:
 
 
 def split_of(own: Path) -> dict[str, str]:
-    source = build(JsonlData(path=str(own)))
+    source = build(JsonlDataConfig(path=str(own)))
     return {p.id: name for name, problems in source.splits().items() for p in problems}
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mathse.config import build
-from mathse.config.data import JsonlData, PublicData
+from mathse.config.data import JsonlDataConfig, PublicDataConfig
 from mathse.data.decontamination import ComparedRow, Index
 from mathse.data.decontamination.benchmark_files import index_of, problems_of
 from mathse.data.decontamination.search import Search
@@ -182,7 +182,7 @@ def test_a_search_names_each_pair_and_counts_rows(tmp_path: Path) -> None:
     index.add("b.jsonl", Problem("18", "Find x.", (noise(tmp_path / "1.png", 1),)))
     asked = (TELLING, "Find x.", "Another 1?", "Another 1?", TELLING)
     rows = [{"id": f"p{k}", "question": q, "images": [], "answer": "1"} for k, q in enumerate(asked)]
-    source = build(JsonlData(path=write(tmp_path / "own.jsonl", *rows)))
+    source = build(JsonlDataConfig(path=write(tmp_path / "own.jsonl", *rows)))
     search = Search(index, source, drop=True)
     found = [search.rows(problem) for problem in source.distillable()]
     place = {"id": "p0", "file": str(tmp_path / "own.jsonl"), "line": 1, "against": "b.jsonl", "against_id": "17"}
@@ -225,7 +225,7 @@ def test_sets_that_share_nothing_make_no_pair(fixtures: Path) -> None:
             index.add(file, problem)
     rows: list[Problem] = []
     for name, split in (("tabmwp", "test"), ("formalgeo", "train"), ("chartqa", "test")):
-        source = build(PublicData(name=name, root=str(fixtures / "real" / name), split=split))  # type: ignore[arg-type]
+        source = build(PublicDataConfig(name=name, root=str(fixtures / "real" / name), split=split))  # type: ignore[arg-type]
         rows += [problem for part in source.splits().values() for problem in part]
     assert len(index) > 40 and len(rows) > 45
     assert [pair for row in rows for pair in index.pairs(ComparedRow.of(row))] == []

@@ -18,7 +18,7 @@ from PIL import Image
 from docs.pages import ROOT, program
 from mathse.__main__ import main as mathse
 from mathse.config import build
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.data.images import png_bytes
 from mathse.runs.store import write_jsonl
 
@@ -79,7 +79,7 @@ def script(file: Path, arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch
 
 def furnish(folder: Path) -> None:
     """The files that the pages name, in the forms that the pages describe."""
-    world = build(SyntheticData(seed=5, seed_size=8, pool=30, test=8, dev=8, orm_train=8, orm_held=8))
+    world = build(SyntheticDataConfig(seed=5, seed_size=8, pool=30, test=8, dev=8, orm_train=8, orm_held=8))
     problems = list(world.splits()["pool"])
     (folder / "images").mkdir()
     own, labelled = [], []

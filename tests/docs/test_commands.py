@@ -15,8 +15,8 @@ from docs.desk import execute, furnish, small, unfinish
 from docs.pages import NOT_RUN, PAGES, ROOT, Block, all_blocks, inline_commands, program
 from mathse.commands import functions
 from mathse.commands.subcommands import SUBCOMMANDS
-from mathse.config.compose import evaluate_config, train_config
-from mathse.config.options import groups
+from mathse.config.compose import compose_evaluate, compose_train
+from mathse.config.options import list_groups
 from mathse.runs.store import read_jsonl
 
 OF_ITS_OWN = ("CONTRIBUTING.md", "docs/own-task.md")  # pages whose files and commands have a test of their own
@@ -94,9 +94,9 @@ def check(name: str, arguments: list[str]) -> None:
     if name in ("train", "evaluate") and arguments:
         # A launcher may not be installed here; it changes nothing of what its jobs are.
         settings = first_job([a for a in arguments if not a.startswith(("-", "hydra/launcher=joblib"))])
-        train_config(settings) if name == "train" else evaluate_config(settings)
+        compose_train(settings) if name == "train" else compose_evaluate(settings)
     elif name == "plan":
-        train_config(arguments)
+        compose_train(arguments)
     else:
         assert not name or name in SUBCOMMANDS or (ROOT / name).is_file(), name
 
@@ -110,7 +110,7 @@ def first_job(arguments: list[str]) -> list[str]:
 def first_value(override: Override) -> str:
     value = override.value()
     if isinstance(value, Glob):
-        return value.filter(list(groups()[override.key_or_group]))[0]
+        return value.filter(list(list_groups()[override.key_or_group]))[0]
     return next(iter(override.sweep_string_iterator()))
 
 

@@ -79,13 +79,13 @@ def test_a_newcomer_s_class_decides_what_is_right(project: Path, monkeypatch: py
 
 
 def test_prompts_that_change_make_other_stages(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mathse.config.task_domains import TaskDomain
+    from mathse.config.task_domains import TaskDomainConfig
     from mathse.data.content_hashes import prompt_hashes
     from mathse.data.domains.domain import texts_in
 
-    domain = TaskDomain(name="riddles", texts="my_project.riddles")
+    domain = TaskDomainConfig(name="riddles", texts="my_project.riddles")
     before = prompt_hashes(domain)
-    assert list(before) == ["task_domain.texts_sha256"] and prompt_hashes(TaskDomain()) == {}
+    assert list(before) == ["task_domain.texts_sha256"] and prompt_hashes(TaskDomainConfig()) == {}
     (project / "my_project" / "riddles" / "generate.en.v2.txt").write_text("Guess: {question}\n")
     texts_in.cache_clear()
     assert prompt_hashes(domain) != before

@@ -10,9 +10,9 @@ import pytest
 
 from e2e.runs import TINY, rows, run
 from mathse.config import build
-from mathse.config.data import SyntheticData
-from mathse.config.evolution import Distill
-from mathse.config.fits import ORM
+from mathse.config.data import SyntheticDataConfig
+from mathse.config.evolution import DistillConfig
+from mathse.config.fits import ORMConfig
 from mathse.config.schema import TrainConfig
 from mathse.data.images import png_bytes
 from mathse.errors import ConfigError, DataError
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 def labelled(folder: Path, name: str, numbers: Sequence[int]) -> Path:
     """A right and a wrong path of each of these problems of the world, as problems of somebody's own."""
-    world = build(SyntheticData(seed=5, seed_size=8, pool=8, test=8, dev=8, orm_train=8, orm_held=8))
+    world = build(SyntheticDataConfig(seed=5, seed_size=8, pool=8, test=8, dev=8, orm_train=8, orm_held=8))
     found: list[Row] = []
     for number in numbers:
         problem = world.splits()["pool"][number]
@@ -101,10 +101,10 @@ def test_both_files_are_there_or_none(
 
 
 def test_without_own_labels_a_stage_depends_on_what_it_always_did(tmp_path: Path, files: tuple[str, str]) -> None:
-    by_orm = Distill(judge="orm")
+    by_orm = DistillConfig(judge="orm")
     assert not [
         key for key in flatten_settings(TrainConfig(distill=by_orm)) if key.startswith(("orm.train", "orm.held"))
     ]
     given = [value.partition("=")[2] for value in files]
-    flat = flatten_settings(TrainConfig(orm=ORM(train=given[0], held=given[1]), distill=by_orm))
+    flat = flatten_settings(TrainConfig(orm=ORMConfig(train=given[0], held=given[1]), distill=by_orm))
     assert {key for key in flat if key.startswith(("orm.train", "orm.held"))} == {"orm.train_sha256", "orm.held_sha256"}

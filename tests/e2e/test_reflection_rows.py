@@ -42,7 +42,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
 
 def world() -> SyntheticData:
     return SyntheticData(
-        data_settings.SyntheticData(seed=0, seed_size=8, pool=16, test=8, dev=4, orm_train=12, orm_held=6)
+        data_settings.SyntheticDataConfig(seed=0, seed_size=8, pool=16, test=8, dev=4, orm_train=12, orm_held=6)
     )
 
 

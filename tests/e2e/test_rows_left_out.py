@@ -38,7 +38,7 @@ def used(folder: Path, data: Path) -> set[str]:
 
 def build_source() -> SyntheticData:
     sizes = dict(setting.removeprefix("data.").split("=") for setting in WORLD)
-    return SyntheticData(data_settings.SyntheticData(seed=0, **{name: int(size) for name, size in sizes.items()}))
+    return SyntheticData(data_settings.SyntheticDataConfig(seed=0, **{name: int(size) for name, size in sizes.items()}))
 
 
 def test_a_question_too_long_for_the_context_is_left_out_and_listed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from e2e.conftest import Command, Smoke
 from e2e.runs import everything, problems_of, rows, stages
 from mathse.__main__ import main as mathse
 from mathse.config import build
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.runs.store import read_json, read_jsonl, sha256_file
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.types import ReasoningPath, Reflection, Verdict
@@ -37,7 +37,7 @@ def world(smoke: Smoke) -> dict[str, list[str]]:
     """Problem ids by split, of the world that the run records as its own."""
     settings = dict(read_json(smoke.folder / "run.json")["config"]["data"])
     settings.pop("_target_")
-    return {split: [p.id for p in found] for split, found in build(SyntheticData(**settings)).splits().items()}
+    return {split: [p.id for p in found] for split, found in build(SyntheticDataConfig(**settings)).splits().items()}
 
 
 def read(smoke: Smoke, name: str, kind: Any) -> list[Any]:
@@ -96,7 +96,7 @@ def test_a_stage_merges_rows_of_its_own(smoke: Smoke, stage: str, origin: str) -
 
 
 def test_what_the_answer_judge_merged_has_the_right_answer(smoke: Smoke) -> None:
-    world = build(SyntheticData())
+    world = build(SyntheticDataConfig())
     for path in read(smoke, "final/train.jsonl", ReasoningPath):
         assert same_answer(extract_answer(path.text), world.get(path.problem_id).answer)
 

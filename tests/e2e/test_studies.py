@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from e2e.runs import SIZES, WORLD, run
-from mathse.config.options import groups
+from mathse.config.options import list_groups
 from mathse.runs.store import read_json
 
 # These have pretrained models, whose sizes are their own.
 PRETRAINED = ("words", "words_rounds", "words_update", "smollm2_vision")
 STUDIES = {
     group.removeprefix("experiment/"): variants
-    for group, variants in groups().items()
+    for group, variants in list_groups().items()
     if group.startswith("experiment/") and group.split("/")[1] not in ("controls", "paper", *PRETRAINED)
 }
 # Smoke sizes on top of the study's own; the judge stays the study's.

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mathse.commands.export.examples import read_sft_examples
-from mathse.config.data import PublicData as Settings
+from mathse.config.data import PublicDataConfig
 from mathse.data.domains import domain_of
 from mathse.data.readers.source import PublicData
 from mathse.inference import prompts
@@ -93,7 +93,7 @@ def test_multiple_choice_science_runs_from_published_records_to_a_report(tmp_pat
 def test_the_set_s_own_splits_and_lettered_diagrams_are_found(tmp_path: Path) -> None:
     sizes = {}
     for name, folder in (("scienceqa", scienceqa(tmp_path / "s")), ("ai2d", ai2d(tmp_path / "a"))):
-        settings = (Settings(name=name, root=str(folder), split=split) for split in ("train", "test", "all"))
+        settings = (PublicDataConfig(name=name, root=str(folder), split=split) for split in ("train", "test", "all"))
         sets = list(map(PublicData, settings))
         sizes[name] = [len(source.table) for source in sets]
     assert sizes == {"scienceqa": [13, 1, 14], "ai2d": [14, 2, 16]}

@@ -129,7 +129,7 @@ class Lenient(MathVision):
     """A benchmark of somebody's own: any answer that holds the reference is right."""
 
     def __init__(self, prompt: Any = "plain", case: bool = True) -> None:
-        super().__init__(evaluation.MathVision(prompt=prompt))
+        super().__init__(evaluation.MathVisionConfig(prompt=prompt))
         self.case = case
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:

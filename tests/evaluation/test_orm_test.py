@@ -14,7 +14,7 @@ from e2e.runs import killed
 from orm_by_heart import ANALYSIS, saved, six_paths
 
 from evaluation.cases import leave_scoring_processes, metrics, rows, run, write_rows
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.data.images import png_bytes
 from mathse.errors import CheckpointError, ConfigError, DataError, SettingsChanged
 from mathse.evaluation import models
@@ -25,12 +25,12 @@ Settings = list[str]
 
 @pytest.fixture(scope="session")
 def orm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(ORM(order="verdict_first"), tmp_path_factory.mktemp("orm") / "checkpoint")
+    return saved(ORMConfig(order="verdict_first"), tmp_path_factory.mktemp("orm") / "checkpoint")
 
 
 @pytest.fixture(scope="session")
 def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(ORM(kind="binary"), tmp_path_factory.mktemp("binary") / "checkpoint")
+    return saved(ORMConfig(kind="binary"), tmp_path_factory.mktemp("binary") / "checkpoint")
 
 
 def labelled() -> list[Row]:

@@ -11,7 +11,7 @@ import pytest
 from orm_by_heart import saved, six_paths, trained
 
 from mathse.config import judges as settings
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.evolution.callbacks import _open_feedback
 from mathse.evolution.models import ORMOnDemand, RunModels
 from mathse.evolution.state import Judged
@@ -24,9 +24,9 @@ from mathse.types import Verdict
 
 def loop_of(folder: Path, order: str, explain: Any) -> Any:
     """The run's models and what a reflection asks of a run."""
-    orm = ORM(order=order)  # type: ignore[arg-type]
+    orm = ORMConfig(order=order)  # type: ignore[arg-type]
     checkpoint = saved(orm, folder / "orm")
-    judge = settings.ORMJudge(checkpoint=str(checkpoint), explain=explain, batch_size=2, max_new_tokens=128)
+    judge = settings.ORMJudgeConfig(checkpoint=str(checkpoint), explain=explain, batch_size=2, max_new_tokens=128)
     models = RunModels.__new__(RunModels)
     models.config = SimpleNamespace(judge=judge, seed=0)  # type: ignore[assignment]
     models.served_orm, models.teacher, models.source = None, None, None  # type: ignore[assignment]

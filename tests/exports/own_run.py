@@ -12,7 +12,7 @@ from run_builder import write_stage
 from small import picture
 
 from mathse.__main__ import main
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.config.schema import TrainConfig
 from mathse.evolution.state import Judged
 from mathse.runs.store import write_json, write_jsonl
@@ -45,7 +45,7 @@ def own_run(place: Path, family: str = "qwen2vl", **orm: Any) -> OwnRun:
     write_jsonl(data / "problems.jsonl", PROBLEMS)
     paths = [_path(row["id"]) for row in PROBLEMS]
     config = asdict(TrainConfig())
-    config["data"] = {**asdict(JsonlData()), "path": str(data / "problems.jsonl"), "seed": 0}
+    config["data"] = {**asdict(JsonlDataConfig()), "path": str(data / "problems.jsonl"), "seed": 0}
     config["backbone"] = {"_target_": f"mathse.models.{family}.load"}
     config["orm"] |= orm
     write_json(run / "run.json", {"name": "own", "task": "evolve", "seed": 0, "config": config})

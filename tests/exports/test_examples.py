@@ -11,7 +11,7 @@ from run_builder import record_again, write_stage
 
 from exports.own_run import own_run
 from mathse.commands.export.examples import read_family, read_orm_examples, read_sft_examples, read_style
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
 from mathse.evolution.state import Judged
@@ -99,7 +99,7 @@ def test_an_orm_row_is_the_one_that_the_orm_trains_on(tmp_path: Path, family: st
     for example in examples:
         assert example.verdict is not None
         problem = problem_of(example.path.problem_id)
-        row = training_row(class_of(family).prompt_style, problem, example.path.text, example.verdict, ORM(**settings))
+        row = training_row(class_of(family).prompt_style, problem, example.path.text, example.verdict, ORMConfig(**settings))
         assert (example.prompt, example.response) == (row["question"], row["response"])
         assert (tuple(example.images), tuple(example.history)) == (tuple(row["images"]), tuple(row["history"]))
 

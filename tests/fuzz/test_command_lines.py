@@ -6,17 +6,17 @@ import pytest
 from hypothesis import strategies as st
 
 from fuzz.hostile import fuzz, texts
-from mathse.config.compose import train_config
-from mathse.config.options import groups
+from mathse.config.compose import compose_train
+from mathse.config.options import list_groups
 from mathse.config.schema import TrainConfig
-from mathse.config.sections import key_paths
+from mathse.config.sections import list_key_paths
 from mathse.errors import ConfigError
 
 FEW, MANY = 5, 300
 
 keys = st.one_of(
-    st.sampled_from(key_paths(TrainConfig)),
-    st.sampled_from([*groups()]),
+    st.sampled_from(list_key_paths(TrainConfig)),
+    st.sampled_from([*list_groups()]),
     st.sampled_from([
         "hydra.run.dir", "hydra", "hydra.job.name", "judge._target_", "data._target_", "logger.loggers.a", "data.split",
         "backbone@orm.backbone", "callbacks.own", "sft", "name.a", "_target_", "defaults", "trainer.devices.x",
@@ -36,7 +36,7 @@ overrides = st.tuples(st.sampled_from(["", "", "", "+", "++", "~"]), keys, value
 
 def composes(line: list[str]) -> None:
     try:
-        config, folder = train_config([text for text in line if not text.startswith("-")])
+        config, folder = compose_train([text for text in line if not text.startswith("-")])
     except ConfigError as error:
         assert str(error).strip() and len(str(error)) < 20_000
     else:

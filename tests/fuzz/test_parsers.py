@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fuzz.hostile import fuzz, json_texts, texts
 from mathse.config.secrets import holds_secret
-from mathse.config.sizes import bytes_of
+from mathse.config.sizes import parse_memory_size
 from mathse.data.answer_form import answer_form
 from mathse.data.decontamination.question_text import normalised
 from mathse.data.domains import MATH
@@ -119,7 +119,7 @@ def official(text: str) -> None:
 
 def settings_texts(text: str) -> None:
     assert holds_secret(text) in (True, False)
-    assert bytes_of(text) is None or isinstance(bytes_of(text), int)
+    assert parse_memory_size(text) is None or isinstance(parse_memory_size(text), int)
 
 
 PARSERS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {

@@ -15,7 +15,7 @@ from data import test_words as words
 
 from mathse.config import build
 from mathse.config import data as settings
-from mathse.config.compose import evaluate_config
+from mathse.config.compose import compose_evaluate
 from mathse.config.data import READABLE
 from mathse.data.problems import FileData, JsonlData
 from mathse.errors import DataError, MathSEError
@@ -54,7 +54,7 @@ def changed(record: Any, place: tuple[Any, ...], strange: Any) -> Any:
 def own(folder: Path) -> tuple[Path, Any, Callable[[], FileData]]:
     file = published.unpacked(folder, "chartqa") / "own.jsonl"
     (folder / published.PUBLISHED["chartqa"][2]).rename(folder / "1.png")
-    of_file = settings.JsonlData(path=str(file), on_bad_row="skip", max_left_out=1.0)
+    of_file = settings.JsonlDataConfig(path=str(file), on_bad_row="skip", max_left_out=1.0)
     return file, OWN, lambda: JsonlData(of_file)
 
 
@@ -123,7 +123,7 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_a_strange_part_of_a_benchmark_s_row_ends_in_no_traceback(name: str, times: int, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    config, _ = evaluate_config([f"benchmark={name}", f"checkpoint={tmp_path}"])
+    config, _ = compose_evaluate([f"benchmark={name}", f"checkpoint={tmp_path}"])
     benchmark, file = build(config.benchmark[name]), tmp_path / "rows.jsonl"
     cases = [(place, strange) for place in places(ROWS[name]) for strange in STRANGE]
     random.Random(0).shuffle(cases)

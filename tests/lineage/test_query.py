@@ -130,7 +130,7 @@ def test_without_duckdb_tables_are_refused_with_the_remedy_and_a_story_is_told(
     run_of: Made, asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_of("embedded")
-    monkeypatch.setattr("mathse.config.extras.installed", lambda extra: False)
+    monkeypatch.setattr("mathse.config.extras.is_installed", lambda extra: False)
     assert main(["lineage", str(run), *asked]) == 1
     assert "needs duckdb, which is not installed; pip install '.[lineage]'" in capsys.readouterr().err
     assert main(["lineage", str(run), rows(run / "final" / "train.jsonl")[0]["id"]]) == 0

@@ -16,7 +16,7 @@ from run_builder import write_stage
 from small import tiny_backbone
 
 from mathse.config import backbones
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.errors import RunError
 from mathse.models import adapters, load
 from mathse.models.model_spec import make_spec
@@ -24,7 +24,7 @@ from mathse.models.prompt_reader import open_exported_reader
 from mathse.runs import reader
 from mathse.runs.store import sha256_file
 
-SECTION = backbones.TinyBackbone(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16)
+SECTION = backbones.TinyBackboneConfig(hidden_size=32, layers=1, heads=2, mlp_size=64, vision_size=16)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_evaluation_does_not_score_weights_that_a_run_did_not_make(checkpoint: P
 
 def test_an_orm_that_a_run_did_not_make_weighs_no_answers(checkpoint: Path, tmp_path: Path) -> None:
     orm = tmp_path / "other" / "orm" / "checkpoint"
-    saved(ORM(), orm)
+    saved(ORMConfig(), orm)
     write_stage(orm.parent)
     flip(orm / "model.safetensors")
     weighed = ("n_samples=2", "selector=orm", f"judge.checkpoint={orm}", "judge.max_new_tokens=4", "limit=2")

@@ -16,7 +16,7 @@ import pytest
 from engine import Engine
 from small import problems
 
-from mathse.config.generators import ServerGenerator
+from mathse.config.generators import ServerGeneratorConfig
 from mathse.errors import TeacherError
 from mathse.inference.rows import solve_row
 from mathse.inference.serving import supervisor
@@ -67,7 +67,7 @@ def start(port: int, light: str, tmp_path: Path) -> Iterator[Start]:
     def begin(command: str = light, start_timeout: float = 60.0, said: list[str] | None = None) -> StartedEngine:
         say = said.append if said is not None else print
         address = Address(f"http://127.0.0.1:{port}/v1")
-        settings = ServerGenerator(command=command, start_timeout=start_timeout)
+        settings = ServerGeneratorConfig(command=command, start_timeout=start_timeout)
         started.append(StartedEngine(settings, address, tmp_path, say))
         return started[-1]
 

@@ -14,8 +14,8 @@ from engine import Engine
 from run_builder import write_stage
 from small import path, problems, tiny_backbone, verdict
 
-from mathse.config.backbones import TinyBackbone as Section
-from mathse.config.judges import Judge
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.judges import JudgeConfig
 from mathse.errors import CheckpointError, TeacherError
 from mathse.inference.serving.dialect import read_status_log_probs
 from mathse.judges import judge_paths
@@ -32,13 +32,13 @@ LENGTH = 40  # tokens, of which a verdict is at most 30
 OrmOf = Callable[[str], Path]
 
 
-def settings(url: str, place: Path, **how: Any) -> Judge:
+def settings(url: str, place: Path, **how: Any) -> JudgeConfig:
     more = {"max_new_tokens": LENGTH, "max_retries": 1, "cache_dir": str(place / "answers"), **how}
-    return Judge(server=url, **more)
+    return JudgeConfig(server=url, **more)
 
 
 def served(url: str, place: Path, orm: Path, **how: Any) -> Any:
-    return ServedORM.at_server(settings(url, place, **how), Section(), place, print).of(orm, tiny_backbone)
+    return ServedORM.at_server(settings(url, place, **how), TinyBackboneConfig(), place, print).of(orm, tiny_backbone)
 
 
 @pytest.fixture(scope="module")

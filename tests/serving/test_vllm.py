@@ -27,9 +27,9 @@ from evaluation.cases import run as evaluate
 from small import picture, problems, tiny_backbone
 
 from mathse.config import build
-from mathse.config.backbones import TinyBackbone as Section
-from mathse.config.generators import VLLMGenerator
-from mathse.config.schema import Trainer
+from mathse.config.backbones import TinyBackboneConfig
+from mathse.config.generators import VLLMGeneratorConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import ConfigError, TeacherError
 from mathse.inference.generate import PromptBatch
 from mathse.inference.rows import solve_row
@@ -48,12 +48,12 @@ GREEDY = {"max_new_tokens": 8}
 
 def generator(place: Path, **how: Any) -> Any:
     settings = {"cache_dir": str(place / "answers"), "max_retries": 4, "timeout": 30.0, **how}
-    return build(VLLMGenerator(**settings))
+    return build(VLLMGeneratorConfig(**settings))
 
 
 def students(place: Path, said: list[str] | None = None, **how: Any) -> ServedStudents:
     say = (said if said is not None else []).append
-    return ServedStudents(generator(place, **how), Section(), place, Trainer(), say)
+    return ServedStudents(generator(place, **how), TinyBackboneConfig(), place, TrainerConfig(), say)
 
 
 def opener(checkpoint: Path) -> Callable[[], Any]:
@@ -237,7 +237,7 @@ def test_one_engine_serves_all_checkpoints_and_reads_pictures_where_they_lie(
 
 
 def test_internvl_pictures_are_resized_in_the_engine_by_what_resizes_them_here(tmp_path: Path) -> None:
-    engine = VLLMEngine(VLLMGenerator(), tmp_path, "float32", 0, print)
+    engine = VLLMEngine(VLLMGeneratorConfig(), tmp_path, "float32", 0, print)
     (tmp_path / "config.json").write_text('{"model_type": "internvl"}')
     command = engine.arguments(tmp_path)
     assert command[command.index("--mm-processor-kwargs") + 1] == '{"use_fast": false}'

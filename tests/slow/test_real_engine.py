@@ -14,7 +14,7 @@ from e2e.runs import SIZES, run
 from mathse.__main__ import main as mathse
 from mathse.config import build
 from mathse.config import teachers as teacher_settings
-from mathse.config.data import JsonlData
+from mathse.config.data import JsonlDataConfig
 from mathse.judges.teachers.openai_api import OpenAITeacher
 from mathse.types import Draft, Lineage, ReasoningPath, Verdict
 from slow.served import needs_serving, served, taught
@@ -51,7 +51,7 @@ def test_the_three_jobs_with_real_problems_and_their_pictures(
 ) -> None:
     def teacher() -> OpenAITeacher:
         return OpenAITeacher(
-            teacher_settings.OpenAITeacher(
+            teacher_settings.OpenAITeacherConfig(
                 model=str(model),
                 base_url=url,
                 api_key_env=None,
@@ -62,7 +62,7 @@ def test_the_three_jobs_with_real_problems_and_their_pictures(
             )
         )
 
-    rows = build(JsonlData(path=str(problems))).distillable()[:3]
+    rows = build(JsonlDataConfig(path=str(problems))).distillable()[:3]
     drafts = [ReasoningPath(f"x/{p.id}", p.id, "Step 1: 13.", Lineage("student", "x", "m")) for p in rows]
     one = teacher()
     solved = one.solve(rows)
@@ -93,12 +93,12 @@ def test_the_engine_reads_text_and_picture_as_the_local_processor_does(
 
     processor = AutoProcessor.from_pretrained(model)
     teacher = OpenAITeacher(
-        teacher_settings.OpenAITeacher(
+        teacher_settings.OpenAITeacherConfig(
             model=str(model), base_url=url, api_key_env=None, cache_dir=str(tmp_path), max_tokens=64
         )
     )
     counted = 0
-    for problem in build(JsonlData(path=str(problems))).distillable()[:3]:
+    for problem in build(JsonlDataConfig(path=str(problems))).distillable()[:3]:
         teacher.solve([problem])
         before, counted = counted, teacher.usage()["prompt_tokens"]
         parts = [{"type": "image"}, {"type": "text", "text": prompts.generation_prompt(problem, "full")}]

@@ -13,9 +13,9 @@ import pytest
 from run_builder import Builder, record_again
 
 from mathse.__main__ import main
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.options import look_in
-from mathse.config.sections import plain
+from mathse.config.sections import to_plain
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.reporting.charts import LETTER_WIDTH, Point, means, means_by_cost
 from mathse.reporting.study import draw_picture
@@ -183,7 +183,9 @@ def test_the_command_has_what_all_runs_were_given_besides_their_variant_s_file(t
         ]
         overrides += ["generator.top_p=0.9"] if variant == "binary" else []
         folder = made_up(tmp_path / "runs", variant, 1, name="table5_orm")
-        write_json(folder / "run.json", {**read_json(folder / "run.json"), "config": plain(train_config(overrides)[0])})
+        write_json(
+            folder / "run.json", {**read_json(folder / "run.json"), "config": to_plain(compose_train(overrides)[0])}
+        )
     assert study(["table5_orm", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     besides = "seed=1 data.pool=40 'orm.students=[60]' sft.max_steps=3"
@@ -333,10 +335,10 @@ def test_an_unknown_study_is_told_with_its_neighbour(tmp_path):
 
 
 def test_every_study_here_is_described_by_a_file_that_fits():
-    from mathse.config.options import groups
+    from mathse.config.options import list_groups
     from mathse.reporting.study.design import EXPERIMENTS
 
-    names = [g.removeprefix("experiment/") for g in groups() if g.startswith("experiment/")]
+    names = [g.removeprefix("experiment/") for g in list_groups() if g.startswith("experiment/")]
     described = [name for name in names if (EXPERIMENTS / name / "study.yaml").is_file()]
     for name in described:
         assert read_design(name, EXPERIMENTS / name).variants

@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 from mathse.config import build, teachers
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.data.synthetic import SymbolicTeacher
 from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import KINDS, first_error, parse, solve, write
@@ -18,12 +18,12 @@ SIZES = {"seed_size": 1, "pool": 3000, "test": 1, "dev": 1, "orm_train": 1, "orm
 
 
 def teacher_with(error_rate: float, seed: int = 0) -> SymbolicTeacher:
-    return SymbolicTeacher(teachers.SymbolicTeacher(error_rate=error_rate, seed=seed))
+    return SymbolicTeacher(teachers.SymbolicTeacherConfig(error_rate=error_rate, seed=seed))
 
 
 @pytest.fixture(scope="module")
 def pool() -> list[Problem]:
-    return list(build(SyntheticData(**SIZES)).splits()["pool"])
+    return list(build(SyntheticDataConfig(**SIZES)).splits()["pool"])
 
 
 def error_of(problem: Problem, text: str | None) -> int | None:

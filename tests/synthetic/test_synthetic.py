@@ -8,7 +8,7 @@ import random
 import pytest
 
 from mathse.config import build
-from mathse.config.data import SyntheticData
+from mathse.config.data import SyntheticDataConfig
 from mathse.data.synthetic.digits import parse_reference, split_indices
 from mathse.data.synthetic.problems import DIGITS_OF, facts
 from mathse.data.synthetic.solution import KINDS
@@ -19,7 +19,7 @@ SIZES = {"seed_size": 60, "pool": 300, "test": 200, "dev": 80, "orm_train": 300,
 
 
 def splits(seed: int = 0, **sizes: int) -> dict[str, list[Problem]]:
-    return {k: list(v) for k, v in build(SyntheticData(seed=seed, **{**SIZES, **sizes})).splits().items()}
+    return {k: list(v) for k, v in build(SyntheticDataConfig(seed=seed, **{**SIZES, **sizes})).splits().items()}
 
 
 def test_splits_have_the_sizes_asked_for_and_all_kinds_of_question() -> None:
@@ -59,7 +59,7 @@ def test_the_size_of_one_split_does_not_move_another_and_a_larger_one_begins_lik
 
 
 def test_every_problem_comes_back_from_its_id() -> None:
-    data = build(SyntheticData(**SIZES))
+    data = build(SyntheticDataConfig(**SIZES))
     for problems in data.splits().values():
         assert [data.get(p.id) for p in problems] == problems
 
@@ -71,7 +71,7 @@ def test_every_problem_comes_back_from_its_id() -> None:
 )  # fmt: skip
 def test_an_id_of_another_world_is_refused_in_few_words(problem_id: str) -> None:
     with pytest.raises(DataError) as error:
-        build(SyntheticData()).get(problem_id)
+        build(SyntheticDataConfig()).get(problem_id)
     assert len(str(error.value)) < 300
 
 
@@ -79,7 +79,7 @@ def test_a_problem_read_back_from_json_is_still_checked() -> None:
     problem = splits()["pool"][0]
     again = Problem.from_json(json.loads(json.dumps(problem.to_json())))
     assert facts(again) == facts(problem)
-    assert build(SyntheticData()).check(again, problem.solution or "").status == "correct"
+    assert build(SyntheticDataConfig()).check(again, problem.solution or "").status == "correct"
 
 
 def test_a_problem_of_another_source_has_no_facts_here() -> None:
@@ -88,7 +88,7 @@ def test_a_problem_of_another_source_has_no_facts_here() -> None:
 
 
 def test_the_checker_accepts_each_reference_solution_and_names_the_step_of_a_made_up_error() -> None:
-    data, draw = build(SyntheticData(**SIZES)), random.Random(0)
+    data, draw = build(SyntheticDataConfig(**SIZES)), random.Random(0)
     named = set()
     for problem in data.splits()["orm_train"]:
         assert data.check(problem, problem.solution or "").status == "correct"
@@ -100,7 +100,7 @@ def test_the_checker_accepts_each_reference_solution_and_names_the_step_of_a_mad
 
 def test_d_is_the_seed_set_and_the_pool() -> None:
     found = splits()
-    assert build(SyntheticData(**SIZES)).distillable() == found["seed"] + found["pool"]
+    assert build(SyntheticDataConfig(**SIZES)).distillable() == found["seed"] + found["pool"]
 
 
 def test_a_lineage_and_its_path_round_trip_through_json() -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from small import problems, tiny_backbone
 
-from mathse.config.fits import Fit, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.fits import FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.config.updates import CritiqueUpdateConfig
 from mathse.evolution.online import RoundRollouts
 from mathse.inference.rows import solve_row
@@ -56,8 +56,8 @@ def job(folder: Path, pool: Sequence[Problem], **settings: object) -> FitJob:
         model="distill",
         accepts=lambda verdict: verdict.status == "correct",
     )
-    settings_of_fit = Fit(epochs=None, max_steps=2, batch_size=6, micro_batch_size=4, optimizer=Optimizer(lr=LR))
-    trainer = Trainer(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
+    settings_of_fit = FitConfig(epochs=None, max_steps=2, batch_size=6, micro_batch_size=4, optimizer=OptimizerConfig(lr=LR))
+    trainer = TrainerConfig(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
     rows = [solve_row("compact", problem) for problem in pool]
     return FitJob(folder, rows, 5, settings_of_fit, trainer, update=update, sampling=SAMPLING, online=rollouts)
 

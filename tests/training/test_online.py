@@ -10,8 +10,8 @@ import pytest
 import torch
 from small import problems, tiny_backbone
 
-from mathse.config.fits import Fit, Optimizer
-from mathse.config.schema import Trainer
+from mathse.config.fits import FitConfig, OptimizerConfig
+from mathse.config.schema import TrainerConfig
 from mathse.config.updates import PolicyGradientConfig
 from mathse.evolution.online import ROLLOUTS, Rollout, RoundRollouts
 from mathse.inference.rows import solve_row
@@ -52,15 +52,15 @@ def online_job(folder: Path, micro: int = 12, **settings: object) -> FitJob:
         model="distill",
         accepts=lambda verdict: verdict.status == "correct",
     )
-    fit_settings = Fit(
+    fit_settings = FitConfig(
         epochs=None,
         max_steps=STEPS,
         batch_size=PROBLEMS * SAMPLES,
         micro_batch_size=micro,
-        optimizer=Optimizer(lr=1e-2),
+        optimizer=OptimizerConfig(lr=1e-2),
     )
     rows = [solve_row("compact", problem) for problem in pool]
-    trainer = Trainer(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
+    trainer = TrainerConfig(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
     return FitJob(folder, rows, 5, fit_settings, trainer, update=update, sampling=SAMPLING, online=rollouts)
 
 
@@ -243,7 +243,7 @@ def test_groups_without_a_difference_are_drawn_again_up_to_the_bound(tmp_path: P
     job.online.judge = AllWrong()
     before = torch.cat([p.detach().flatten() for p in tiny_backbone().model.parameters()])
     backbone = tiny_backbone()
-    fit(backbone, replace(job, settings=replace(job.settings, optimizer=Optimizer(lr=1e-2, weight_decay=0.0))))
+    fit(backbone, replace(job, settings=replace(job.settings, optimizer=OptimizerConfig(lr=1e-2, weight_decay=0.0))))
     rollouts = list(read_jsonl(tmp_path / ROLLOUTS, Rollout))
     assert len(rollouts) == STEPS * 2 * PROBLEMS * SAMPLES
     after = torch.cat([p.detach().flatten() for p in backbone.model.parameters()])

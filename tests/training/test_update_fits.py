@@ -14,7 +14,7 @@ from small import log_of, problems, tiny_backbone
 from test_dpo import log_p, pair_rows
 from test_fit import SETTINGS, fit_until, job, same_files, weights
 
-from mathse.config.fits import Optimizer
+from mathse.config.fits import OptimizerConfig
 from mathse.config.updates import KTOUpdateConfig, MPOUpdateConfig, PolicyGradientConfig
 from mathse.inference.rows import solve_row
 from mathse.models.base import IGNORED, Backbone
@@ -26,7 +26,7 @@ from mathse.training.updates.policy_gradient import PolicyGradient
 from mathse.training.updates.preferences import KTOUpdate, MPOUpdate
 
 ROWS = replace(SETTINGS, batch_size=4, micro_batch_size=2)
-PLAIN = Optimizer(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)  # AdamW's first step is the gradient itself
+PLAIN = OptimizerConfig(lr=1.0, eps=1.0, weight_decay=0.0, clip=1e9)  # AdamW's first step is the gradient itself
 RAFT = {"baseline": "none", "scale": "none", "ratio": "none"}
 
 
@@ -105,7 +105,7 @@ def test_the_first_kto_loss_is_a_half_and_right_and_wrong_paths_part(tmp_path: P
 
 def test_a_later_kto_loss_compares_with_the_paths_of_other_problems(tmp_path: Path) -> None:
     rows = verdict_rows(4)
-    settings = replace(ROWS, max_steps=2, optimizer=Optimizer(lr=5e-3, warmup_ratio=0.0))
+    settings = replace(ROWS, max_steps=2, optimizer=OptimizerConfig(lr=5e-3, warmup_ratio=0.0))
     start, before = tiny_backbone(), tiny_backbone()
     fit(start, kto_job(tmp_path / "one", replace(settings, max_steps=1), rows))
     fit(tiny_backbone(), kto_job(tmp_path / "two", settings, rows))
@@ -136,7 +136,7 @@ def test_the_first_mpo_loss_is_the_sum_of_its_three_parts(tmp_path: Path) -> Non
 def test_the_quality_part_compares_with_the_mean_reward_of_the_earlier_steps(tmp_path: Path) -> None:
     rows = pair_rows(4)
     only = {"preference_weight": 0.0, "quality_weight": 1.0, "generation_weight": 0.0}
-    settings = replace(ROWS, max_steps=3, optimizer=Optimizer(lr=1e-2, warmup_ratio=0.0, min_lr_ratio=1.0))
+    settings = replace(ROWS, max_steps=3, optimizer=OptimizerConfig(lr=1e-2, warmup_ratio=0.0, min_lr_ratio=1.0))
     rewards = []  # of both paths of each pair, before each step
     for steps in (1, 2):
         student = tiny_backbone()
@@ -193,7 +193,7 @@ def test_advantages_weigh_the_log_probabilities_of_their_paths(tmp_path: Path) -
 def test_later_steps_compare_with_the_student_before_the_first_step(tmp_path: Path) -> None:
     """With a small clip the paths stop once their ratios have left it; without a ratio they go on."""
     rows = [Row(**{**row, "advantage": 1.0}) for row in group_rows(4)]
-    settings = replace(ROWS, max_steps=8, optimizer=Optimizer(lr=5e-3, warmup_ratio=0.0))
+    settings = replace(ROWS, max_steps=8, optimizer=OptimizerConfig(lr=5e-3, warmup_ratio=0.0))
     gains = {}
     for name, values in {"clipped": {"clip_high": 0.05, "clip_low": 0.05}, "free": RAFT}.items():
         student, before = tiny_backbone(), tiny_backbone()
@@ -207,7 +207,7 @@ def test_later_steps_compare_with_the_student_before_the_first_step(tmp_path: Pa
 
 def test_the_divergence_from_the_student_before_the_first_step_holds_it_back(tmp_path: Path) -> None:
     rows = [Row(**{**row, "advantage": 1.0}) for row in group_rows(4)]
-    settings = replace(ROWS, max_steps=6, optimizer=Optimizer(lr=5e-3, warmup_ratio=0.0))
+    settings = replace(ROWS, max_steps=6, optimizer=OptimizerConfig(lr=5e-3, warmup_ratio=0.0))
     gains = {}
     for beta in (0.0, 10.0):
         student, before = tiny_backbone(), tiny_backbone()

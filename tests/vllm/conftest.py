@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mathse.config import build
-from mathse.config.generators import VLLMGenerator
-from mathse.config.schema import Trainer
+from mathse.config.generators import VLLMGeneratorConfig
+from mathse.config.schema import TrainerConfig
 from mathse.inference.serving.student import ServedStudents
 
 # Seeded requests with chunked prefill end the CPU build (0.32); nothing is compiled for tests of a minute.
@@ -37,8 +37,8 @@ def students(program: str, tmp_path: Path) -> Iterator[Callable[..., ServedStude
 
     def open_students(section: Any, **settings: Any) -> ServedStudents:
         options = {"program": program, "options": OPTIONS, "cache_dir": str(tmp_path / "answers"), **settings}
-        generator = build(VLLMGenerator(**options))
-        opened.append(ServedStudents(generator, section, tmp_path, Trainer(), print))
+        generator = build(VLLMGeneratorConfig(**options))
+        opened.append(ServedStudents(generator, section, tmp_path, TrainerConfig(), print))
         return opened[-1]
 
     yield open_students

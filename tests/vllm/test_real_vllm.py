@@ -19,9 +19,8 @@ from e2e.runs import ROOT
 from serving.conftest import teach_orm
 from small import path, picture, problems
 
-from mathse.config.backbones import InternVL25, Qwen2VL
-from mathse.config.backbones import TinyBackbone as Section
-from mathse.config.judges import Judge as JudgeSettings
+from mathse.config.backbones import InternVL25BackboneConfig, Qwen2VLBackboneConfig, TinyBackboneConfig
+from mathse.config.judges import JudgeConfig
 from mathse.inference.rows import solve_row
 from mathse.inference.serving.student import ServedStudents
 from mathse.inference.serving.vllm import VLLMEngine
@@ -38,7 +37,9 @@ pytestmark = pytest.mark.vllm
 Open = Callable[..., ServedStudents]
 
 
-SIZES = Section(hidden_size=64, layers=2, heads=2, mlp_size=128, vision_size=32)  # heads of 32, which vLLM takes
+SIZES = TinyBackboneConfig(
+    hidden_size=64, layers=2, heads=2, mlp_size=128, vision_size=32
+)  # heads of 32, which vLLM takes
 
 
 def checkpoint(folder: Path, seed: int) -> Path:
@@ -86,7 +87,7 @@ def test_one_engine_answers_as_each_checkpoint_through_swaps_and_kills(students:
     chosen = problems(12)
     said = [f"Step 1: {k}.\nThe answer to this problem is {k % 10}." for k in range(len(chosen))]
     paths = [path(problem.id, text=text) for problem, text in zip(chosen, said, strict=True)]
-    settings = JudgeSettings(engine="vllm", max_new_tokens=40)
+    settings = JudgeConfig(engine="vllm", max_new_tokens=40)
     judge = ServedORM(settings, SIZES, tmp_path, engine).of(orm, lambda: load("tiny", orm))
     there = judge.judge(chosen, paths)
     local_ones = open_orm(orm, lambda: load("tiny", orm), 40).judge(chosen, paths)
@@ -113,7 +114,9 @@ def test_one_engine_answers_as_each_checkpoint_through_swaps_and_kills(students:
     assert not set(engine_pids(engine)) & set(pids) and engine.loads == 4
 
 
-@pytest.mark.parametrize(("family", "section"), [("qwen2vl", Qwen2VL()), ("internvl2_5", InternVL25())])
+@pytest.mark.parametrize(
+    ("family", "section"), [("qwen2vl", Qwen2VLBackboneConfig()), ("internvl2_5", InternVL25BackboneConfig())]
+)
 def test_prompts_of_the_real_families_are_read_alike(family: str, section: Any, students: Open, tmp_path: Path) -> None:
     """Counts of prompt tokens, among them those of pictures that are cut into tiles or scaled, and greedy answers."""
     make = {"qwen2vl": tiny_qwen2vl, "internvl2_5": tiny_internvl2_5}[family]

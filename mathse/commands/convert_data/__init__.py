@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.commands.convert_data import official, preferences
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.data.json_records import JsonRecord, read_records
 from mathse.data.readers.llava import options_of, question_of
 from mathse.data.readers.source import natural_order
@@ -143,7 +143,7 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0] in PATH_SETS:
         return PATH_SETS[argv[0]](argv[1:])
     parser = argparse.ArgumentParser(
-        prog=program("convert-data"), description="Convert published records to data=jsonl."
+        prog=format_command("convert-data"), description="Convert published records to data=jsonl."
     )
     parser.add_argument("source", type=Path, metavar="SRC", help="a folder with records.jsonl and its images")
     parser.add_argument("target", type=Path, metavar="DST", help="the .jsonl file to write; images go next to it")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.data.json_records import BadRow, JsonRecord, kind
 from mathse.data.readers.base import content_id, make_row
 from mathse.data.row_validation import ImageChecks, path_inside, validate
@@ -166,7 +166,7 @@ Convert = Callable[[Sequence[Path], Path, Path | None], dict[str, int]]
 
 def run_command(argv: Sequence[str], name: str, files: str, description: str, convert: Convert) -> int:
     """Run ``convert-data NAME FILE ... --out DIR``: convert, print the counts and the commands that train on them."""
-    parser = argparse.ArgumentParser(prog=program(f"convert-data {name}"), description=description)
+    parser = argparse.ArgumentParser(prog=format_command(f"convert-data {name}"), description=description)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=files)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
     parser.add_argument(

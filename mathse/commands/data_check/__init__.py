@@ -24,11 +24,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mathse.config.compose import train_config
+from mathse.config.compose import compose_train
 from mathse.config.options import FLAG, look_in
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.config.rules.run import teacher_can_solve_the_data
-from mathse.config.trust import only_looking
+from mathse.config.trust import forbid_foreign_classes
 from mathse.data.decontamination.benchmark_files import problems_of
 from mathse.data.decontamination.hash_lists import lines
 from mathse.errors import DataError
@@ -36,7 +36,7 @@ from mathse.errors import DataError
 
 def main(argv: Sequence[str]) -> int:
     """Run the subcommand and return its exit code. Raises DataError for a bad row if data.on_bad_row=error."""
-    parser = argparse.ArgumentParser(prog=program("data"), description="Look at data before training on it.")
+    parser = argparse.ArgumentParser(prog=format_command("data"), description="Look at data before training on it.")
     actions = parser.add_subparsers(dest="action", required=True)
     checking = actions.add_parser("check", help="read all training data, and write the results")
     checking.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=jsonl data.path=FILE")
@@ -50,8 +50,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.action == "hashes":
         return _write_hashes(arguments.benchmark, arguments.list)
     look_in(arguments.config_dir)
-    with only_looking():
-        config, folder = train_config(
+    with forbid_foreign_classes():
+        config, folder = compose_train(
             arguments.overrides, but=(teacher_can_solve_the_data,)
         )  # the check needs no teacher
         from mathse.commands.data_check.check import check  # loads torch, after the settings have been checked

@@ -35,7 +35,7 @@ from mathse.commands.export.hub import HubRepository
 from mathse.commands.export.model_card import render_model_card
 from mathse.commands.export.pictures import ExportedPictures, Mode
 from mathse.config.backbones import SAYS_ITSELF
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.config.schema import OPTIONS
 from mathse.errors import ConfigError, DataError
 from mathse.runs.layout import ADAPTER, CHECKPOINT, EXPORTS, LAST, ORM_STAGES, OWN_SETTINGS, WEIGHTS
@@ -53,7 +53,7 @@ MAX_ALTERED_IDS = 100  # ids of altered rows in export.json
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand and return its exit code. Raises MathSEError for a run or folder that cannot be used."""
     parser = argparse.ArgumentParser(
-        prog=program("export"), description="Write a run's data or model for other tools and for publishing."
+        prog=format_command("export"), description="Write a run's data or model for other tools and for publishing."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     parser.add_argument("--format", choices=[*FORMATS], help="the tool that reads the data")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse import models
-from mathse.config.fits import ORM
+from mathse.config.fits import ORMConfig
 from mathse.data.domains import recorded_domain
 from mathse.data.labelled_paths import read_labelled
 from mathse.data.sources import problem_lookup, problem_named
@@ -147,7 +147,7 @@ def read_orm_examples(run: Run) -> Iterator[Example]:
     # The format of the ORM's input and output: from its checkpoint, or from the run's settings if that is deleted.
     file = f"{CHECKPOINT}/{ORM_FILE}"
     recorded = orm.json(file) if orm.is_here(file) else section
-    settings = ORM(**{key: recorded[key] for key in orm_rows.FORM if key in recorded})
+    settings = ORMConfig(**{key: recorded[key] for key in orm_rows.FORM if key in recorded})
 
     backbone = section.get("backbone") or run.config["backbone"]
     family, style = read_family(backbone), read_style(backbone)

@@ -8,7 +8,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from mathse.config.extras import missing
+from mathse.config.extras import explain_missing
 from mathse.errors import ConfigError
 
 GROUP_ROWS = 100  # rows in memory, and rows that a reader of the file loads at once
@@ -23,7 +23,7 @@ def write_table(folder: Path, rows: Iterable[Mapping[str, Any]], columns: Mappin
 
     Raises ConfigError if the datasets library is not installed.
     """
-    if sentence := missing("hub"):
+    if sentence := explain_missing("hub"):
         raise ConfigError(f"--format trl or hf: {sentence}, or choose --format llamafactory or swift")
     schema = _build_features(columns).arrow_schema
     arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")

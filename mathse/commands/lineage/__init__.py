@@ -25,8 +25,8 @@ from typing import Any
 
 from mathse.commands.lineage.descent import find_descendants, format_descent
 from mathse.commands.lineage.story import format_story, trace_path
-from mathse.config.extras import missing
-from mathse.config.program import program
+from mathse.config.extras import explain_missing
+from mathse.config.program import format_command
 from mathse.errors import DataError, RunError
 from mathse.runs.reader import Run, read_run
 from mathse.runs.store import to_json
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises MathSEError for an unknown id, a run that cannot be read, or SQL that fails.
     """
     parser = argparse.ArgumentParser(
-        prog=program("lineage"),
+        prog=format_command("lineage"),
         description="Trace a training row to its origin, or list the rows that descend from a problem.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
@@ -79,7 +79,7 @@ def _list_lines(run: Run, arguments: argparse.Namespace) -> Iterator[str]:
         return iter([to_json(story.to_json())]) if arguments.json else format_story(story)
     else:
         # Both options need duckdb, which is an extra.
-        if sentence := missing("lineage"):
+        if sentence := explain_missing("lineage"):
             option = "--all" if arguments.all else "--query"
             raise RunError(f"{option} joins the files of a run as tables, which {sentence}")
         from mathse.commands.lineage import sql, training_rows  # these import duckdb

@@ -29,13 +29,13 @@ from omegaconf import OmegaConf
 
 from mathse.commands.missing import is_data_unnamed
 from mathse.commands.plan.engines import EngineSpeed, choose_speed, plan_engines
-from mathse.config.compose import train_config
-from mathse.config.data import SyntheticData
+from mathse.config.compose import compose_train
+from mathse.config.data import SyntheticDataConfig
 from mathse.config.options import CONF, FLAG, look_in
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.config.rules.files import NEITHER
 from mathse.config.schema import TrainConfig
-from mathse.config.trust import only_looking
+from mathse.config.trust import forbid_foreign_classes
 from mathse.errors import ConfigError
 from mathse.runs.store import make_folder, write_json
 
@@ -46,7 +46,7 @@ UNKNOWN_SPEED = EngineSpeed()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand and return its exit code. Raises MathSEError for settings or data that a run would refuse."""
     parser = argparse.ArgumentParser(
-        prog=program("plan"), description="Print the stages, requests and costs of a run, before it starts."
+        prog=format_command("plan"), description="Print the stages, requests and costs of a run, before it starts."
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
     parser.add_argument(FLAG, metavar="DIR", help="a folder of your own options, with the structure of conf/")
@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.device_memory is not None:
         overrides.append(f"trainer.device_memory={arguments.device_memory}")
     try:
-        with only_looking():
-            config, _ = train_config(overrides)
+        with forbid_foreign_classes():
+            config, _ = compose_train(overrides)
     except ConfigError as error:
         # A recipe of the paper fails without its data sets. A plan can do without them.
         if NEITHER not in str(error) or not any("experiment/paper" in override for override in overrides):
@@ -103,7 +103,7 @@ def choose_data(config: TrainConfig, overrides: Sequence[str]) -> TrainConfig:
     )
     # Only the numbers of problems change, so the settings of the user stay.
     values: Any = OmegaConf.load(CONF / "data" / "paper_sizes.yaml")
-    sizes = {field.name: values[field.name] for field in fields(SyntheticData) if field.name in values}
+    sizes = {field.name: values[field.name] for field in fields(SyntheticDataConfig) if field.name in values}
     return replace(config, data=replace(config.data, **sizes))
 
 
@@ -122,7 +122,7 @@ def show_plan(
     from mathse.commands.plan.plan import make_plan  # loads models' rooms, after the settings have been checked
     from mathse.commands.plan.table import format_plan
 
-    with only_looking():
+    with forbid_foreign_classes():
         plan = make_plan(config, sample=sample, rates=rates, like=like)
     print("\n".join(format_plan(plan)))
     for stage in plan.stages:

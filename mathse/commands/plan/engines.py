@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.schema import TrainConfig
 from mathse.evolution.planner import Range, StagePlan
 from mathse.runs.layout import JUDGE_USAGE, PATH_FILES, PREDICTION_FILES, STUDENT_USAGE, VERDICT_FILES
@@ -142,7 +142,7 @@ class EnginePlan:
 def plan_engines(config: TrainConfig, stages: Sequence[StagePlan], speed: EngineSpeed) -> EnginePlan | None:
     """Return the work of the engines, or None if the run's own process samples and judges."""
     generator = config.generator
-    if not isinstance(generator, (VLLMGenerator, ServerGenerator)):
+    if not isinstance(generator, (VLLMGeneratorConfig, ServerGeneratorConfig)):
         return None
     judges_there = config.judge.server is not None or config.judge.engine == "vllm"
     work: dict[str, EngineWork] = {}
@@ -156,7 +156,7 @@ def plan_engines(config: TrainConfig, stages: Sequence[StagePlan], speed: Engine
         tokens += verdicts * (speed.verdict or config.judge.max_new_tokens)
         if (requests := samples + Range.of(stage.evaluated) + verdicts).high:
             work[stage.name] = EngineWork(requests, tokens)
-    nodes = max(1, len(generator.base_urls)) if isinstance(generator, VLLMGenerator) else 1
+    nodes = max(1, len(generator.base_urls)) if isinstance(generator, VLLMGeneratorConfig) else 1
     return EnginePlan(work, speed, nodes, judges_there)
 
 

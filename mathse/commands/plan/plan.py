@@ -12,7 +12,7 @@ from mathse.commands.plan.rates import KINDS, Rates, read_rates
 from mathse.commands.plan.spending import PlannedSpending, SpendingEstimate
 from mathse.commands.plan.teacher_requests import TeacherRequests
 from mathse.config.schema import TrainConfig, is_fitted_on, needs_orm
-from mathse.config.teachers import OpenAITeacher
+from mathse.config.teachers import OpenAITeacherConfig
 from mathse.data.sources import open_source
 from mathse.evolution import memory
 from mathse.evolution.planner import Planner, StagePlan
@@ -203,7 +203,7 @@ def make_plan(config: TrainConfig, *, sample: int, rates: Sequence[str] = (), li
     size, size_source = count_parameters(config.backbone)
     # The user's own price, or the published price of the model.
     price = None
-    if isinstance(teacher := config.teacher, OpenAITeacher):  # as in ChatClient
+    if isinstance(teacher := config.teacher, OpenAITeacherConfig):  # as in ChatClient
         if teacher.price_input is not None and teacher.price_output is not None:
             price = Price(teacher.price_input, teacher.price_output, teacher.price_cached)
         else:
@@ -221,7 +221,7 @@ def _describe_estimates(plan: Plan, source: Any, requests: TeacherRequests, size
     config, teacher = plan.config, plan.config.teacher
 
     # --- tokens and dollars ---
-    if isinstance(teacher, OpenAITeacher):
+    if isinstance(teacher, OpenAITeacherConfig):
         yield (
             f"tokens of a prompt: its words, numbers and signs counted over at most {requests.sample:,} problems a "
             f"stage, pictures by {teacher.model}'s rule for their size; without a tokenizer"

@@ -15,7 +15,7 @@ from typing import Any
 
 from mathse.commands.plan.teacher_requests import ANNOTATION_TOKENS, SOLUTION_TOKENS
 from mathse.commands.plan.tokens import MESSAGE_TOKENS, count_text_tokens
-from mathse.config.fits import Fit
+from mathse.config.fits import FitConfig
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.data.images import image_size
 from mathse.evolution.planner import Range, StagePlan
@@ -127,7 +127,7 @@ class SpendingEstimate:
         if (measured := self.measured.get("rows of the ORM" if is_orm else "rows")) is not None:
             return measured
         lengths = self.orm if is_orm else self.student
-        fit: Fit = self.config.orm.fit if is_orm else self.config.sft
+        fit: FitConfig = self.config.orm.fit if is_orm else self.config.sft
         first_share = stage.new.high / stage.seen.high if stage.seen.high else 1.0
         amounts = lengths.row_amounts(is_orm)
         flops = lengths.training_flops(amounts, fit, plan_precision(self.config.trainer), first_share)
@@ -182,7 +182,7 @@ class MeanLengths:
         """Return the FLOPs of a forward pass."""
         return None if self.model is None else self.model.reading.of(amounts)
 
-    def training_flops(self, row: Amounts, fit: Fit, precision: str, first_share: float) -> float | None:
+    def training_flops(self, row: Amounts, fit: FitConfig, precision: str, first_share: float) -> float | None:
         """Return the mean FLOPs of a row per time that training sees it.
 
         Args:

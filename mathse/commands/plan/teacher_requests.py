@@ -10,7 +10,7 @@ from typing import Any
 
 from mathse.commands.plan.rates import Rates
 from mathse.commands.plan.tokens import MESSAGE_TOKENS, count_picture_tokens, count_text_tokens
-from mathse.config.teachers import OpenAITeacher
+from mathse.config.teachers import OpenAITeacherConfig
 from mathse.evolution.planner import Range, StagePlan
 from mathse.inference import prompts
 from mathse.types import Problem, Verdict
@@ -32,7 +32,7 @@ class TeacherRequests:
     """
 
     def __init__(self, teacher: Any, problems: Sequence[Problem], sample: int, rates: Rates) -> None:
-        self.settings = teacher if isinstance(teacher, OpenAITeacher) else None
+        self.settings = teacher if isinstance(teacher, OpenAITeacherConfig) else None
         self.sample, self.notes = sample, list[str]()
         # Hash of a request's text -> the pictures of the first request with this text, and, from the second request
         # on, the contents of the pictures of all.

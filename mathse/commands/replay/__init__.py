@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mathse.commands.replay.replay import ReplayResult, StageChange, replay_run
 from mathse.commands.replay.rules import Rules
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.errors import ConfigError
 from mathse.reporting.progress.wording import align_columns
 from mathse.runs.layout import TRAIN
@@ -34,7 +34,7 @@ __all__ = ["main", "replay_run"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand and return its exit code. Raises MathSEError if the run's files do not allow the decisions."""
     parser = argparse.ArgumentParser(
-        prog=program("replay"), description="Decide a run's finished rounds again, from stored verdicts."
+        prog=format_command("replay"), description="Decide a run's finished rounds again, from stored verdicts."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, such as outputs/demo/seed_0")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="judge.threshold=0.8 judge=orm_and_answer")

@@ -18,8 +18,8 @@ from mathse.judges.controls import NoisyJudge, RandomJudge
 from mathse.types import Problem, ReasoningPath, Verdict
 
 CHANCE_JUDGES: dict[str, Callable[[float, int], Judge]] = {
-    "random": lambda rate, seed: RandomJudge(settings.RandomJudge(rate=rate), seed),
-    "noisy": lambda rate, seed: NoisyJudge(settings.NoisyJudge(rate=rate), seed),
+    "random": lambda rate, seed: RandomJudge(settings.RandomJudgeConfig(rate=rate), seed),
+    "noisy": lambda rate, seed: NoisyJudge(settings.NoisyJudgeConfig(rate=rate), seed),
 }
 # Judges that need only stored scores, reference answers and seeds. The verdicts of other judges do not change.
 JUDGES = ("orm", "orm_and_answer", "answer", *CHANCE_JUDGES)
@@ -106,7 +106,7 @@ class Decider:
             return _recover_orm_verdict(stored)
         if name == "orm_and_answer":
             parts: dict[str, Judge] = {"orm": StoredORM(_recover_orm_verdict(stored)), "answer": AnswerJudge()}
-            both = AgreementJudge(settings.AgreementJudge(threshold=rules.threshold), parts.__getitem__)
+            both = AgreementJudge(settings.AgreementJudgeConfig(threshold=rules.threshold), parts.__getitem__)
             return both.judge([self._find_problem(path)], [path])[0]
         if name == "answer":
             return self._judge_answer(self._find_problem(path), path)

@@ -22,8 +22,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mathse.config.extras import missing
-from mathse.config.program import program
+from mathse.config.extras import explain_missing
+from mathse.config.program import format_command
 from mathse.errors import ConfigError
 
 __all__ = ["main"]
@@ -34,7 +34,7 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8087
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal stops the server. Raises MathSEError for a run without an ORM and for a used address."""
     parser = argparse.ArgumentParser(
-        prog=program("reward-server"), description="Serve a run's ORM as a reward over HTTP, for TRL, verl and others."
+        prog=format_command("reward-server"), description="Serve a run's ORM as a reward over HTTP, for TRL, verl and others."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with a trained ORM")
     parser.add_argument(
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= arguments.port < 2**16:
         parser.error("--port: from 0 to 65535")
 
-    if (sentence := missing("server")) is not None:
+    if (sentence := explain_missing("server")) is not None:
         raise ConfigError(f"mathse reward-server {sentence}")
 
     from mathse.commands.reward_server.requests import RewardScorer  # loads torch, which --help does not need

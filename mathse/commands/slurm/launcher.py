@@ -74,7 +74,7 @@ def launch(
         jobs.append(job)
     commands = {job.folder: program.command(job.overrides, job.folder) for job in jobs}
     reasons = _watch(_submit_or_find(jobs, commands, Path(str(config.hydra.sweep.dir)).absolute(), slurm))
-    choosing = sweeps.chooses(config.hydra.sweeper)
+    choosing = sweeps.chooses_settings(config.hydra.sweeper)
     if reasons and not choosing:
         raise JobFailed(f"{len(reasons)} of {len(jobs)} jobs failed")
     return [_make_return(job, reasons.get(job.folder), choosing) for job in jobs]

@@ -7,13 +7,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mathse.config.data import HubData, JsonlData, MixtureData, PublicData, Split, WordProblems
-from mathse.config.evaluation import ORMTest, OwnBenchmark
-from mathse.config.extras import missing
+from mathse.config.data import (
+    HubDataConfig,
+    JsonlDataConfig,
+    MixtureDataConfig,
+    PublicDataConfig,
+    SplitConfig,
+    WordProblemsConfig,
+)
+from mathse.config.evaluation import ORMTestConfig, OwnBenchmarkConfig
+from mathse.config.extras import explain_missing
 from mathse.config.mistakes import show
-from mathse.config.rules.files import HUB_ID, NEITHER, file_problems
+from mathse.config.rules.files import HUB_ID, NEITHER, check_file
 from mathse.config.schema import EvaluateConfig
-from mathse.config.task_domains import TaskDomain, text_problems
+from mathse.config.task_domains import TaskDomainConfig, check_texts
 
 STORED = ("mathvision", "mathverse")  # hash lists that come with the package: mathse.data.decontamination.hash_lists
 TABLES = {".csv": "a CSV table", ".tsv": "a TSV table", ".parquet": "a Parquet table", ".xlsx": "an Excel table"}
@@ -27,24 +34,24 @@ NOT_TO_BE_TRAINED_ON = re.compile(r"math[-_ ]?vista", re.IGNORECASE)
 
 
 def data_is_there(config: Any) -> Iterator[str]:
-    if not is_asked(config):
+    if not uses_data(config):
         return
     for path, data in _sources("data", config.data):
-        if isinstance(data, JsonlData):
+        if isinstance(data, JsonlDataConfig):
             if data.path is None:
                 yield f"{path}.path = null: data=jsonl needs a file; pass {path}.path=FILE, one JSON object a line"
             for name, file in (("path", data.path), ("test_path", data.test_path)):
                 table = TABLES.get(Path(file).suffix.lower()) if file is not None else None
                 if table is not None and Path(str(file)).is_file():
                     yield f"{path}.{name} = {show(file)}: {table}, and {NO_TABLE}"
-                yield from file_problems(f"{path}.{name}", file, "has one JSON object a line")
-        elif isinstance(data, WordProblems):
+                yield from check_file(f"{path}.{name}", file, "has one JSON object a line")
+        elif isinstance(data, WordProblemsConfig):
             if data.root is not None and not Path(data.root).is_dir():
                 yield f"{path}.root = {show(data.root)}: no such folder; name the one with the sets' files, or null"
             if not data.sets:
                 yield f"{path}.sets = []: names no set; pass {path}.sets=[svamp,gsm8k], for instance"
-        elif isinstance(data, (PublicData, HubData)):
-            option = data.name if isinstance(data, PublicData) else "hf"
+        elif isinstance(data, (PublicDataConfig, HubDataConfig)):
+            option = data.name if isinstance(data, PublicDataConfig) else "hf"
             if data.root is None:
                 yield f"{path}.root = null: data={option} needs the set's folder or a hub id; pass {path}.root=DIR"
                 continue
@@ -52,28 +59,28 @@ def data_is_there(config: Any) -> Iterator[str]:
             if not is_there and not HUB_ID.fullmatch(data.root):
                 yield f"{path}.root = {show(data.root)}: {NEITHER}"
             # a published set in a folder is read without the library
-            elif (isinstance(data, HubData) or not is_there) and (sentence := missing("hub")):
+            elif (isinstance(data, HubDataConfig) or not is_there) and (sentence := explain_missing("hub")):
                 yield f"{path}.root = {show(data.root)}: {sentence}"
 
 
-def is_asked(config: Any) -> bool:
+def uses_data(config: Any) -> bool:
     """Whether the problems of ``data`` are used: always in training; in evaluation where a benchmark asks them."""
     return not isinstance(config, EvaluateConfig) or any(
-        isinstance(section, (OwnBenchmark, ORMTest)) for section in config.benchmark.values()
+        isinstance(section, (OwnBenchmarkConfig, ORMTestConfig)) for section in config.benchmark.values()
     )
 
 
 def task_domain_has_its_prompts(config: Any) -> Iterator[str]:
-    if isinstance(domain := config.task_domain, TaskDomain):
-        yield from (f"task_domain.texts = {show(domain.texts)}: {mistake}" for mistake in text_problems(domain.texts))
+    if isinstance(domain := config.task_domain, TaskDomainConfig):
+        yield from (f"task_domain.texts = {show(domain.texts)}: {mistake}" for mistake in check_texts(domain.texts))
         if not domain.step or not all(name.strip() for name in domain.step):
             yield f"task_domain.step = {show(domain.step)}: name what stands before a step's number, such as [Step]"
 
 
-def splits_are_the_set_s_own(config: Any) -> Iterator[str]:
+def splits_are_published(config: Any) -> Iterator[str]:
     allowed = {"train": ("train", "val", "test", "all"), "test": ("train", "val", "test")}
     for path, data in _sources("data", config.data):
-        if not isinstance(data, PublicData):
+        if not isinstance(data, PublicDataConfig):
             continue
         names = data.split if isinstance(data.split, Mapping) else {"train": data.split}
         for key, name in names.items():
@@ -86,15 +93,15 @@ def splits_are_the_set_s_own(config: Any) -> Iterator[str]:
             yield f"{path}.split = {show(dict(names))}: a set's {names['test']} cannot be both; give two different ones"
 
 
-def mixture_says_how_much_of_each(config: Any) -> Iterator[str]:
+def mixture_has_weights_or_counts(config: Any) -> Iterator[str]:
     data = config.data
-    if isinstance(data, MixtureData):
-        yield from mixture_problems(data)
+    if isinstance(data, MixtureDataConfig):
+        yield from check_mixture(data)
 
 
 def shares_leave_problems_to_learn_from(config: Any) -> Iterator[str]:
     data = config.data
-    if isinstance(data, Split) and is_asked(config):
+    if isinstance(data, SplitConfig) and uses_data(config):
         has_test = getattr(data, "test_path", None) is not None or getattr(data, "test_split", None) is not None
         test_share = 0.0 if has_test else data.test_share
         if (total := test_share + data.dev_share + data.orm_share) >= 1:
@@ -126,7 +133,7 @@ def benchmarks_to_keep_out_are_there(config: Any) -> Iterator[str]:
             )
 
 
-def mixture_problems(settings: MixtureData) -> Iterator[str]:
+def check_mixture(settings: MixtureDataConfig) -> Iterator[str]:
     """What is wrong with a mixture's settings, a sentence each."""
     sources, weights, counts, size = settings.sources, settings.weights, settings.counts, settings.size
     if not sources:
@@ -152,6 +159,6 @@ def mixture_problems(settings: MixtureData) -> Iterator[str]:
 
 def _sources(path: str, data: Any) -> list[tuple[str, Any]]:
     """(key path, section) of every source that is no mixture itself."""
-    if isinstance(data, MixtureData):
+    if isinstance(data, MixtureDataConfig):
         return [entry for name, part in data.sources.items() for entry in _sources(f"{path}.sources.{name}", part)]
     return [(path, data)]

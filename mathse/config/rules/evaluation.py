@@ -6,19 +6,19 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mathse.config.evaluation import ORMTest
-from mathse.config.generators import ServerGenerator
+from mathse.config.evaluation import ORMTestConfig
+from mathse.config.generators import ServerGeneratorConfig
 from mathse.config.mistakes import show
-from mathse.config.rules.files import checkpoint_problems, file_problems
+from mathse.config.rules.files import check_checkpoint, check_file
 from mathse.config.rules.run import RUN_NAME
 from mathse.config.schema import EvaluateConfig
 from mathse.runs.layout import ORM_FILE
 
 
-def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
+def evaluation_has_a_model_or_answers(config: EvaluateConfig) -> Iterator[str]:
     sources = [key for key in ("checkpoint", "predictions") if getattr(config, key) is not None]
     own_class = isinstance(config.backbone, dict)
-    if isinstance(config.generator, ServerGenerator):
+    if isinstance(config.generator, ServerGeneratorConfig):
         if config.generator.model is None:
             yield "generator.model = null: generator=server needs the served model's name; pass generator.model=NAME"
         if sources:
@@ -30,13 +30,13 @@ def something_is_evaluated(config: EvaluateConfig) -> Iterator[str]:
         )
     if len(sources) == 2:
         yield f"predictions = {show(config.predictions)}: stand for a model, and checkpoint is set too; pass one"
-    yield from checkpoint_problems("checkpoint", config.checkpoint, "a checkpoint folder of a run")
+    yield from check_checkpoint("checkpoint", config.checkpoint, "a checkpoint folder of a run")
 
 
 def evaluated_files_exist(config: EvaluateConfig) -> Iterator[str]:
     rows = 'rows {"id", "response"}'
-    yield from file_problems("predictions", config.predictions, f"has {rows}, one JSON object a line")
-    yield from file_problems("check_against", config.check_against, "has training rows, one JSON object a line")
+    yield from check_file("predictions", config.predictions, f"has {rows}, one JSON object a line")
+    yield from check_file("check_against", config.check_against, "has training rows, one JSON object a line")
 
 
 def benchmarks_are_chosen(config: EvaluateConfig) -> Iterator[str]:
@@ -49,27 +49,27 @@ def benchmarks_are_chosen(config: EvaluateConfig) -> Iterator[str]:
         if not RUN_NAME.fullmatch(name) or "/" in name:
             yield f"benchmark.{name}: must be letters, digits, '.', '_' and '-': its results get a folder of that name"
         problems = section.get("problems") if isinstance(section, dict) else getattr(section, "problems", None)
-        yield from file_problems(f"benchmark.{name}.problems", problems, "is the official JSON or JSONL")
+        yield from check_file(f"benchmark.{name}.problems", problems, "is the official JSON or JSONL")
 
 
-def samples_can_be_chosen_from(config: EvaluateConfig) -> Iterator[str]:
+def selector_has_samples(config: EvaluateConfig) -> Iterator[str]:
     if config.n_samples > 1 and config.decoding == "greedy":
         yield f"n_samples = {config.n_samples}: greedy answers are all alike; pass decoding=sampling"
     if config.selector != "first" and config.n_samples == 1:
         yield f"selector = {show(config.selector)}: chooses among samples, and n_samples = 1; pass n_samples=8, say"
     if config.selector.startswith("orm") and config.judge.checkpoint is None:
         yield f"selector = {show(config.selector)}: needs an ORM; pass judge.checkpoint=DIR, a trained ORM's checkpoint"
-    yield from checkpoint_problems("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
+    yield from check_checkpoint("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
 
 
-def an_orm_test_stands_alone(config: EvaluateConfig) -> Iterator[str]:
+def orm_test_is_the_only_benchmark(config: EvaluateConfig) -> Iterator[str]:
     """It measures a judge, and every other benchmark a student."""
     for name, section in config.benchmark.items():
-        if not isinstance(section, ORMTest):
+        if not isinstance(section, ORMTestConfig):
             continue
         if section.paths is None:
             yield f"benchmark.{name}.paths = null: needs labelled paths; pass benchmark.{name}.paths=FILE, a JSONL file"
-        yield from file_problems(f"benchmark.{name}.paths", section.paths, "has one labelled path a line")
+        yield from check_file(f"benchmark.{name}.paths", section.paths, "has one labelled path a line")
         if len(config.benchmark) > 1:
             yield f"benchmark = {list(config.benchmark)}: {name} measures an ORM, not a student; run it by itself"
         if config.checkpoint is None:
@@ -82,7 +82,7 @@ def an_orm_test_stands_alone(config: EvaluateConfig) -> Iterator[str]:
             yield f"n_samples = {config.n_samples}: benchmark={name} samples nothing; leave it out"
 
 
-def an_llm_is_somewhere(config: EvaluateConfig) -> Iterator[str]:
+def llm_has_address_and_model(config: EvaluateConfig) -> Iterator[str]:
     if config.llm.base_url is not None and not re.match(r"https?://.", config.llm.base_url):
         yield (
             f"llm.base_url = {show(config.llm.base_url)}: must be the address of an OpenAI-compatible server, such as "

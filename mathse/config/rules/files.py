@@ -12,13 +12,13 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 NEITHER = "neither a folder that exists nor a hub id of the form org/name; pass one of them"
 
 
-def file_problems(path: str, value: str | None, content: str) -> Iterator[str]:
+def check_file(path: str, value: str | None, content: str) -> Iterator[str]:
     """Nothing where the setting at ``path`` is null or a file; ``content`` says what such a file has in it."""
     if value is not None and not Path(value).is_file():
         yield f"{path} = {show(value)}: no such file; it {content}"
 
 
-def checkpoint_problems(path: str, value: str | None, required: str) -> Iterator[str]:
+def check_checkpoint(path: str, value: str | None, required: str) -> Iterator[str]:
     """Nothing where the setting at ``path`` is null or a model's folder; ``required`` says which kind it must be."""
     if value is None or Path(value, "config.json").is_file():
         return

@@ -7,31 +7,31 @@ from operator import attrgetter
 from typing import Any, get_args
 
 from mathse.config.backbones import (
-    HF,
-    CausalLM,
-    CogVLM2,
-    InternVL25,
-    Qwen2VL,
-    SmolLM2,
-    SmolLM2Vision,
-    TinyBackbone,
+    CausalLMBackboneConfig,
+    CogVLM2BackboneConfig,
+    HFBackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen2VLBackboneConfig,
+    SmolLM2BackboneConfig,
+    SmolLM2VisionBackboneConfig,
+    TinyBackboneConfig,
 )
-from mathse.config.extras import missing
-from mathse.config.fits import Fit, FitStage, StageFit
+from mathse.config.extras import explain_missing
+from mathse.config.fits import FitConfig, FitStage, StageFitConfig
 from mathse.config.mistakes import show
 from mathse.config.schema import TrainConfig
 
 # The same as in mathse.models.parts and in each family's ``lora_scopes``, which load torch; a test compares them.
 PARTS = ("tower", "connector", "language")
 SCOPES: dict[type, tuple[str, ...]] = {
-    TinyBackbone: ("language", "tower"),
-    Qwen2VL: ("language", "tower"),
-    InternVL25: ("language", "tower"),
-    CogVLM2: ("language", "vision_expert", "tower"),
-    CausalLM: ("language",),
-    SmolLM2: ("language",),
-    HF: ("language", "tower"),
-    SmolLM2Vision: ("language", "tower"),
+    TinyBackboneConfig: ("language", "tower"),
+    Qwen2VLBackboneConfig: ("language", "tower"),
+    InternVL25BackboneConfig: ("language", "tower"),
+    CogVLM2BackboneConfig: ("language", "vision_expert", "tower"),
+    CausalLMBackboneConfig: ("language",),
+    SmolLM2BackboneConfig: ("language",),
+    HFBackboneConfig: ("language", "tower"),
+    SmolLM2VisionBackboneConfig: ("language", "tower"),
 }
 
 
@@ -45,7 +45,7 @@ def fits_have_one_length(config: TrainConfig) -> Iterator[str]:
         if fit.epochs is None and fit.max_steps is None:
             yield f"{path}.epochs = null and {path}.max_steps = null: exactly one is set; pass one of them"
     for stage in get_args(FitStage):
-        own: StageFit = getattr(config.sft, stage)
+        own: StageFitConfig = getattr(config.sft, stage)
         if own.epochs is not None and own.max_steps is not None:
             yield (
                 f"sft.{stage}.epochs = {own.epochs:g} and sft.{stage}.max_steps = {own.max_steps}: at most one is set; "
@@ -64,7 +64,7 @@ def devices_work_together(config: Any) -> Iterator[str]:
         yield "trainer.strategy = 'deepspeed': needs GPUs, and trainer.accelerator = 'cpu'; pass trainer=fsdp"
 
 
-def shards_are_of_whole_numbers(config: TrainConfig) -> Iterator[str]:
+def quantized_weights_are_not_sharded(config: TrainConfig) -> Iterator[str]:
     for path, fit in _different_fits(config, "method"):
         if fit.method == "qlora" and config.trainer.strategy in ("fsdp2", "deepspeed"):
             yield (
@@ -76,7 +76,7 @@ def shards_are_of_whole_numbers(config: TrainConfig) -> Iterator[str]:
 def qlora_can_run(config: TrainConfig) -> Iterator[str]:
     """As far as it can be known without torch; the task asks for the GPU itself before it loads a model."""
     for path, fit in _different_fits(config, "method"):
-        if fit.method == "qlora" and (sentence := missing("qlora")):
+        if fit.method == "qlora" and (sentence := explain_missing("qlora")):
             yield f"{path}.method = 'qlora': {sentence}, or pass {path}.method=lora"
         elif fit.method == "qlora" and config.trainer.accelerator == "cpu":
             yield (
@@ -85,7 +85,7 @@ def qlora_can_run(config: TrainConfig) -> Iterator[str]:
             )
 
 
-def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
+def a_part_is_trained(config: TrainConfig) -> Iterator[str]:
     for path, fit in _different_fits(config, "freeze"):
         if unknown := [part for part in fit.freeze if part not in PARTS]:
             yield f"{path}.freeze = {fit.freeze}: there is no part {show(unknown[0])}; the parts are {', '.join(PARTS)}"
@@ -97,8 +97,8 @@ def frozen_parts_leave_one(config: TrainConfig) -> Iterator[str]:
             )
 
 
-def frozen_layers_are_of_a_part_that_trains(config: TrainConfig) -> Iterator[str]:
-    """How many layers there are is the model's to say: mathse/evolution/memory.py asks its shape."""
+def frozen_layers_have_trained_layers_above(config: TrainConfig) -> Iterator[str]:
+    """Check without the model. mathse/evolution/memory.py compares freeze_layers with the number of the model's layers."""
     for path, fit in _different_fits(config, "freeze_layers", "freeze"):
         if fit.freeze_layers and "language" in fit.freeze:
             yield (
@@ -107,7 +107,7 @@ def frozen_layers_are_of_a_part_that_trains(config: TrainConfig) -> Iterator[str
             )
 
 
-def kept_features_are_of_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
+def kept_features_come_from_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
     for path, fit in _different_fits(config, "tower_features", "method", "freeze", "lora.scopes"):
         if not fit.tower_features:
             continue
@@ -123,9 +123,9 @@ def kept_features_are_of_a_frozen_tower(config: TrainConfig) -> Iterator[str]:
                 f"{fit.lora.scopes} puts adapters on it; leave tower out, {off}"
             )
         backbone = config.orm.backbone if path == "orm.fit" and config.orm.backbone is not None else config.backbone
-        if isinstance(backbone, HF) and not isinstance(backbone, SmolLM2Vision):
+        if isinstance(backbone, HFBackboneConfig) and not isinstance(backbone, SmolLM2VisionBackboneConfig):
             yield f"{path}.tower_features = true: the tower of backbone=hf cannot be run by itself; pass false"
-        if isinstance(backbone, InternVL25) and backbone.jpeg:
+        if isinstance(backbone, InternVL25BackboneConfig) and backbone.jpeg:
             yield (
                 f"{path}.tower_features = true: backbone.jpeg = true gives each row pixels of its own, so "
                 f"nothing would be used twice; pass backbone.jpeg=false, {off}"
@@ -143,12 +143,12 @@ def lora_scopes_exist(config: TrainConfig) -> Iterator[str]:
             yield f"{path}.lora.scopes = {fit.lora.scopes}: must name one or more of {', '.join(known)}"
 
 
-def _fits(config: TrainConfig) -> list[tuple[str, Fit]]:
+def _fits(config: TrainConfig) -> list[tuple[str, FitConfig]]:
     return [("sft", config.sft), ("orm.fit", config.orm.fit)]
 
 
-def _different_fits(config: TrainConfig, *keys: str) -> list[tuple[str, Fit]]:
-    """The fits, the ORM's only where one of ``keys`` differs from the student's: by default it follows the student's,
-    and one mistake is one sentence."""
+def _different_fits(config: TrainConfig, *keys: str) -> list[tuple[str, FitConfig]]:
+    """Return the student's training settings, and the ORM's if one of ``keys`` differs: by default the ORM follows the
+    student, and one mistake is one sentence."""
     values = attrgetter(*keys)
     return _fits(config) if values(config.sft) != values(config.orm.fit) else _fits(config)[:1]

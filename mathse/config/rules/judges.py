@@ -5,41 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mathse.config.data import HubData, JsonlData, MixtureData, PublicData
+from mathse.config.data import HubDataConfig, JsonlDataConfig, MixtureDataConfig, PublicDataConfig
 from mathse.config.evolution import NOBODY
-from mathse.config.field_words import did_you_mean
+from mathse.config.field_words import suggest_name
 from mathse.config.judges import (
     BY_NAME,
     MUST_BE_SET,
-    AgreementJudge,
-    CheckedJudge,
-    Judge,
-    MajorityJudge,
-    OwnJudge,
+    AgreementJudgeConfig,
+    CheckedJudgeConfig,
+    JudgeConfig,
+    MajorityJudgeConfig,
+    OwnJudgeConfig,
     judge_named,
 )
 from mathse.config.mistakes import show
-from mathse.config.rules.files import checkpoint_problems, file_problems
+from mathse.config.rules.files import check_checkpoint, check_file
 from mathse.config.schema import TrainConfig
 
 
 def judges_are_known(config: TrainConfig) -> Iterator[str]:
     names = tuple(dict.fromkeys((*BY_NAME, config.judge.name)))
-    no_agreement = tuple(name for name, schema in BY_NAME.items() if not issubclass(schema, AgreementJudge))
+    no_agreement = tuple(name for name, schema in BY_NAME.items() if not issubclass(schema, AgreementJudgeConfig))
     chosen: list[tuple[str, Any, tuple[str, ...]]] = [
         ("distill.judge", config.distill.judge, names),
         ("evolution.reflect.feedback", config.evolution.reflect.feedback, (*names, NOBODY)),
     ]
-    if not isinstance(config.judge, OwnJudge):
+    if not isinstance(config.judge, OwnJudgeConfig):
         chosen.insert(0, ("judge.name", config.judge.name, tuple(BY_NAME)))
-    if isinstance(config.judge, MajorityJudge) and config.judge.weights is not None:
+    if isinstance(config.judge, MajorityJudgeConfig) and config.judge.weights is not None:
         chosen += [("judge.weights", config.judge.weights, ("orm",))]
-    if isinstance(config.judge, AgreementJudge):
+    if isinstance(config.judge, AgreementJudgeConfig):
         chosen += [("judge.parts", part, no_agreement) for part in config.judge.parts]
     for path, judge, allowed in chosen:
-        if not isinstance(judge, Judge) and judge not in allowed:
-            yield f"{path} = {show(judge)}: must be one of {', '.join(allowed)}{did_you_mean(str(judge), allowed)}"
-    if isinstance(config.judge, AgreementJudge) and len(config.judge.parts) < 2:
+        if not isinstance(judge, JudgeConfig) and judge not in allowed:
+            yield f"{path} = {show(judge)}: must be one of {', '.join(allowed)}{suggest_name(str(judge), allowed)}"
+    if isinstance(config.judge, AgreementJudgeConfig) and len(config.judge.parts) < 2:
         yield f"judge.parts = {config.judge.parts}: must name two judges or more, such as [orm,answer]"
 
 
@@ -68,19 +68,23 @@ def votes_have_samples(config: TrainConfig) -> Iterator[str]:
 def _distill_judge(config: TrainConfig) -> Any:
     """Its settings; the name itself where there is no such judge, which ``judges_are_known`` says."""
     chosen = config.distill.judge
-    known = isinstance(chosen, Judge) or chosen in (*BY_NAME, config.judge.name)
+    known = isinstance(chosen, JudgeConfig) or chosen in (*BY_NAME, config.judge.name)
     return judge_named(chosen, config.judge) if known else chosen
 
 
 def _votes(judge: Any) -> bool:
-    return isinstance(judge, MajorityJudge) or (isinstance(judge, AgreementJudge) and "majority" in judge.parts)
+    return isinstance(judge, MajorityJudgeConfig) or (
+        isinstance(judge, AgreementJudgeConfig) and "majority" in judge.parts
+    )
 
 
 def checked_steps_can_be_checked(config: TrainConfig) -> Iterator[str]:
-    known = (JsonlData, PublicData, HubData, MixtureData)  # ours that have no check of steps
+    known = (JsonlDataConfig, PublicDataConfig, HubDataConfig, MixtureDataConfig)  # ours that have no check of steps
     judges = [("judge", config.judge), ("distill.judge", _distill_judge(config))]
     for path, judge in judges if isinstance(config.data, known) else ():
-        if isinstance(judge, CheckedJudge) or (isinstance(judge, AgreementJudge) and "checked" in judge.parts):
+        if isinstance(judge, CheckedJudgeConfig) or (
+            isinstance(judge, AgreementJudgeConfig) and "checked" in judge.parts
+        ):
             yield (
                 f"{path} = {judge.name}: this data has no check of steps; pass {path}=majority, or data=word_problems "
                 "or data=synthetic"
@@ -89,14 +93,14 @@ def checked_steps_can_be_checked(config: TrainConfig) -> Iterator[str]:
 
 def own_judges_have_their_settings(config: TrainConfig) -> Iterator[str]:
     for path, judge in (("judge", config.judge), ("distill.judge", config.distill.judge)):
-        for name in judge.takes if isinstance(judge, OwnJudge) else ():
+        for name in judge.takes if isinstance(judge, OwnJudgeConfig) else ():
             if getattr(judge, name) == MUST_BE_SET:
                 remedy = f"pass +{path}.{name}=VALUE"
                 yield f"{path}.{name}: is not set, and {judge.name} has no default for it; {remedy}"
 
 
 def judge_checkpoint_is_a_model(config: TrainConfig) -> Iterator[str]:
-    yield from checkpoint_problems("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
+    yield from check_checkpoint("judge.checkpoint", config.judge.checkpoint, "a trained ORM's checkpoint folder")
 
 
 def binary_orm_solves_nothing(config: TrainConfig) -> Iterator[str]:
@@ -117,7 +121,7 @@ def orm_has_its_rows(config: TrainConfig) -> Iterator[str]:
                 f"orm.{key} = null: orm.{other_key} is set; an ORM learns from one file and is measured on the other, "
                 "pass both"
             )
-        yield from file_problems(f"orm.{key}", value, "has one labelled path a line")
+        yield from check_file(f"orm.{key}", value, "has one labelled path a line")
     if train is not None and config.judge.checkpoint is not None:
         yield f"orm.train = {show(train)}: judge.checkpoint brings an ORM, so none is trained; pass one"
 

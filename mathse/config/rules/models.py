@@ -12,44 +12,44 @@ from mathse.config.backbones import (
     GGUF,
     PACKAGE,
     SMOLLM2_VISION,
-    CausalLM,
-    CogVLM2,
-    InternVL25,
-    Qwen2VL,
-    SmolLM2Vision,
-    TinyBackbone,
+    CausalLMBackboneConfig,
+    CogVLM2BackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen2VLBackboneConfig,
+    SmolLM2VisionBackboneConfig,
+    TinyBackboneConfig,
 )
-from mathse.config.data import SyntheticData
-from mathse.config.extras import missing
+from mathse.config.data import SyntheticDataConfig
+from mathse.config.extras import explain_missing
 from mathse.config.mistakes import show
-from mathse.config.rules.files import HUB_ID, NEITHER, checkpoint_problems
+from mathse.config.rules.files import HUB_ID, NEITHER, check_checkpoint
 from mathse.config.schema import EvaluateConfig, TrainConfig
 
 TINY_VOCABULARY = 1000  # tokens: more than mathse.models.tiny_tokenizer has, less than any published model
 PATCH = 14  # pixels, of smollm2_vision's tower
 MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type; the published CogVLM2 has none
-    TinyBackbone: ("qwen2_vl",),
-    Qwen2VL: ("qwen2_vl",),
-    InternVL25: ("internvl", "internvl_chat"),
-    CogVLM2: ("cogvlm2", None),
-    SmolLM2Vision: ("llava",),
+    TinyBackboneConfig: ("qwen2_vl",),
+    Qwen2VLBackboneConfig: ("qwen2_vl",),
+    InternVL25BackboneConfig: ("internvl", "internvl_chat"),
+    CogVLM2BackboneConfig: ("cogvlm2", None),
+    SmolLM2VisionBackboneConfig: ("llava",),
 }
 
 
-def backbone_weights_are_somewhere(config: Any) -> Iterator[str]:
+def backbone_weights_exist(config: Any) -> Iterator[str]:
     for path, backbone in _backbones(config):
         value = getattr(backbone, "path", None)
         if not isinstance(value, str) or _checkpoint(config, path) is not None:
             continue
-        if isinstance(backbone, CausalLM) and (value.endswith(GGUF) or value.startswith(PACKAGE)):
+        if isinstance(backbone, CausalLMBackboneConfig) and (value.endswith(GGUF) or value.startswith(PACKAGE)):
             yield from _gguf_problems(f"{path}.path", value)
-        elif isinstance(backbone, SmolLM2Vision) and value == SMOLLM2_VISION:
+        elif isinstance(backbone, SmolLM2VisionBackboneConfig) and value == SMOLLM2_VISION:
             yield from _packages_problems(f"{path}.path", value)
         elif Path(value).is_dir():
-            yield from checkpoint_problems(f"{path}.path", value, "a model's folder")
+            yield from check_checkpoint(f"{path}.path", value, "a model's folder")
         elif not HUB_ID.fullmatch(value) or value.startswith("outputs/"):  # where our commands write
             remedy = ", or null"
-            if isinstance(backbone, SmolLM2Vision):
+            if isinstance(backbone, SmolLM2VisionBackboneConfig):
                 remedy = f"; a folder is made by `python experiments/smollm2_vision/align.py {value}`"
             yield f"{path}.path = {show(value)}: {NEITHER}{remedy}"
 
@@ -78,7 +78,7 @@ def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
                 f"{key} = {show(folder)}: holds a model of type {show(model_type)}, and this backbone's is {types}; "
                 f"{remedy}"
             )
-        elif isinstance(section, TinyBackbone) and (size := vocabulary_of(model)) >= TINY_VOCABULARY:
+        elif isinstance(section, TinyBackboneConfig) and (size := vocabulary_size(model)) >= TINY_VOCABULARY:
             yield (
                 f"{key} = {show(folder)}: holds a model of {size:,} tokens, and backbone=tiny has a few hundred; "
                 f"{remedy}"
@@ -87,26 +87,26 @@ def backbone_folder_is_of_its_family(config: Any) -> Iterator[str]:
 
 def backbone_sizes_fit(config: Any) -> Iterator[str]:
     for path, backbone in _backbones(config):
-        if isinstance(backbone, TinyBackbone) and backbone.hidden_size % backbone.heads:
+        if isinstance(backbone, TinyBackboneConfig) and backbone.hidden_size % backbone.heads:
             yield f"{path}.hidden_size = {backbone.hidden_size}: must be divisible by {path}.heads = {backbone.heads}"
-        if isinstance(backbone, SmolLM2Vision):
+        if isinstance(backbone, SmolLM2VisionBackboneConfig):
             for name in ("image_height", "image_width"):
                 if (pixels := getattr(backbone, name)) is not None and pixels % PATCH:
                     yield f"{path}.{name} = {pixels}: must be divisible by {PATCH}, the pixels of a patch"
-        if not isinstance(backbone, (TinyBackbone, Qwen2VL)):
+        if not isinstance(backbone, (TinyBackboneConfig, Qwen2VLBackboneConfig)):
             continue
         least, most = backbone.min_pixels, backbone.max_pixels
         if least is not None and most is not None and most < least:
             yield f"{path}.max_pixels = {most}: must be >= {path}.min_pixels = {least}"
 
 
-def a_model_of_text_alone_gets_no_pictures(config: TrainConfig) -> Iterator[str]:
+def text_models_get_no_pictures(config: TrainConfig) -> Iterator[str]:
     """As far as settings tell; a run asks its problems before it opens a model."""
     for path, backbone in _backbones(config):
         if getattr(backbone, "max_images", None) != 0:
             continue
         sees = path == "backbone" or config.orm.see_image
-        if sees and isinstance(config.data, SyntheticData):
+        if sees and isinstance(config.data, SyntheticDataConfig):
             yield (
                 f"data = synthetic: its problems are pictures of digits, and the model of {path} reads text alone; "
                 "pass data=word_problems, or data=jsonl data.path=FILE for problems without pictures"
@@ -117,7 +117,7 @@ def a_model_of_text_alone_gets_no_pictures(config: TrainConfig) -> Iterator[str]
 
 
 def _gguf_problems(path: str, value: str) -> Iterator[str]:
-    if (sentence := missing("smollm2")) is not None:
+    if (sentence := explain_missing("smollm2")) is not None:
         yield f"{path} = {show(value)}: a GGUF file {sentence}"
     if value.startswith(PACKAGE):
         yield from _package_problems(path, value, value.removeprefix(PACKAGE))
@@ -127,7 +127,7 @@ def _gguf_problems(path: str, value: str) -> Iterator[str]:
 
 def _packages_problems(path: str, value: str) -> Iterator[str]:
     for extra in ("smollm2", "smollm2-vision"):
-        if (sentence := missing(extra)) is not None:
+        if (sentence := explain_missing(extra)) is not None:
             yield f"{path} = {show(value)}: {sentence}"
     for package in value.removeprefix(PACKAGE).split("+"):
         yield from _package_problems(path, value, package)
@@ -141,7 +141,7 @@ def _package_problems(path: str, value: str, package: str) -> Iterator[str]:
         )
 
 
-def vocabulary_of(model: Mapping[str, Any]) -> int:
+def vocabulary_size(model: Mapping[str, Any]) -> int:
     """How many tokens the model of a config.json knows; 0 where it does not say."""
     text = model.get("text_config")
     sizes = (part.get("vocab_size") for part in (text, model) if isinstance(part, Mapping))

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mathse.config.data import SyntheticData, WordProblems
-from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.data import SyntheticDataConfig, WordProblemsConfig
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.mistakes import show
-from mathse.config.rules.files import file_problems
+from mathse.config.rules.files import check_file
 from mathse.config.schema import TrainConfig
-from mathse.config.sizes import bytes_of
-from mathse.config.teachers import FallibleReplayTeacher, ReplayTeacher, SymbolicTeacher
+from mathse.config.sizes import parse_memory_size
+from mathse.config.teachers import FallibleReplayTeacherConfig, ReplayTeacherConfig, SymbolicTeacherConfig
 from mathse.runs.layout import RUN
 from mathse.runs.reader import is_run
 
@@ -29,7 +29,7 @@ def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
     if config.task == "sft" and config.sft.train is None:
         yield "sft.train = null: task=sft needs a file; pass sft.train=FILE, a train.jsonl of a run"
     elif config.task == "sft":
-        yield from file_problems("sft.train", config.sft.train, "is a train.jsonl of a run")
+        yield from check_file("sft.train", config.sft.train, "is a train.jsonl of a run")
     elif config.sft.train is not None:
         yield f"sft.train = {show(config.sft.train)}: only task=sft reads it, and task is {config.task}"
     if config.task == "sft" and config.evolution.reflect.row == "draft":
@@ -37,16 +37,16 @@ def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
 
 
 def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
-    synthetic = isinstance(config.data, SyntheticData)
-    if isinstance(config.teacher, SymbolicTeacher) and not synthetic:
+    synthetic = isinstance(config.data, SyntheticDataConfig)
+    if isinstance(config.teacher, SymbolicTeacherConfig) and not synthetic:
         yield "teacher=symbolic: solves the synthetic task only (data=synthetic); pass teacher=replay for own problems"
-    if isinstance(config.teacher, FallibleReplayTeacher) and not isinstance(config.data, WordProblems):
+    if isinstance(config.teacher, FallibleReplayTeacherConfig) and not isinstance(config.data, WordProblemsConfig):
         yield "teacher=fallible_replay: makes errors up in word problems only (data=word_problems); pass teacher=replay"
-    if isinstance(config.teacher, ReplayTeacher) and synthetic:
+    if isinstance(config.teacher, ReplayTeacherConfig) and synthetic:
         yield "teacher=replay: repeats the solutions of own problems (data=jsonl); data=synthetic has teacher=symbolic"
 
 
-def greedy_paths_are_one_a_problem(config: TrainConfig) -> Iterator[str]:
+def greedy_sampling_draws_one_path(config: TrainConfig) -> Iterator[str]:
     """At temperature 0 all samples of a problem are equal."""
     samplers = (
         ("generator.temperature", config.generator, "evolution.samples_per_problem", config.evolution),
@@ -60,8 +60,11 @@ def greedy_paths_are_one_a_problem(config: TrainConfig) -> Iterator[str]:
             )
 
 
-def rounds_can_sample_so(config: TrainConfig) -> Iterator[str]:
-    restarts, serving = config.evolution.round.restarts, isinstance(config.generator, (ServerGenerator, VLLMGenerator))
+def generator_supports_the_rounds(config: TrainConfig) -> Iterator[str]:
+    restarts, serving = (
+        config.evolution.round.restarts,
+        isinstance(config.generator, (ServerGeneratorConfig, VLLMGeneratorConfig)),
+    )
     if restarts and serving:
         yield (
             f"evolution.round.restarts = {restarts}: a server is asked for whole answers and cannot go on with a begun "
@@ -76,7 +79,7 @@ def rounds_can_sample_so(config: TrainConfig) -> Iterator[str]:
 
 def device_memory_is_a_size(config: Any) -> Iterator[str]:
     memory = config.trainer.device_memory
-    if memory is not None and not bytes_of(memory):
+    if memory is not None and not parse_memory_size(memory):
         yield f"trainer.device_memory = {show(memory)}: must be an amount of memory such as 80GiB"
 
 

@@ -8,28 +8,28 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from mathse.config.backbones import CogVLM2
-from mathse.config.generators import ServerGenerator, VLLMGenerator
+from mathse.config.backbones import CogVLM2BackboneConfig
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
 from mathse.config.mistakes import show
 from mathse.config.schema import EvaluateConfig, TrainConfig
-from mathse.config.secrets import KEY_PLACE, holds_secret, refusal
-from mathse.config.teachers import OpenAITeacher
+from mathse.config.secrets import KEY_PLACE, explain_secret, holds_secret
+from mathse.config.teachers import OpenAITeacherConfig
 
 ENVIRONMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the name of a variable
 SLOTS = ("checkpoint", "name", "port")  # what an engine's command is filled in with
 NEEDS_SERVER = ("model", "command", "api_key_env")
 
 
-def teacher_is_at_an_address(config: TrainConfig) -> Iterator[str]:
-    if isinstance(config.teacher, OpenAITeacher):
+def teacher_has_an_address(config: TrainConfig) -> Iterator[str]:
+    if isinstance(config.teacher, OpenAITeacherConfig):
         yield from _address_problems("teacher.base_url", config.teacher.base_url, config.teacher.api_key_env)
         prices = (config.teacher.price_input, config.teacher.price_output)
         if None in prices and (prices != (None, None) or config.teacher.price_cached is not None):
             yield "teacher.price_input and teacher.price_output: both are set, or neither (then the list price counts)"
 
 
-def servers_are_at_addresses(config: TrainConfig) -> Iterator[str]:
-    if isinstance(config.generator, ServerGenerator):
+def servers_have_addresses(config: TrainConfig) -> Iterator[str]:
+    if isinstance(config.generator, ServerGeneratorConfig):
         yield from _address_problems("generator.base_url", config.generator.base_url, config.generator.api_key_env)
     yield from _address_problems("judge.server", config.judge.server, config.judge.api_key_env)
 
@@ -37,7 +37,7 @@ def servers_are_at_addresses(config: TrainConfig) -> Iterator[str]:
 def vllm_can_be_used(config: TrainConfig | EvaluateConfig) -> Iterator[str]:
     """The engine of generator=vllm, and who is in it."""
     generator, judge = config.generator, config.judge
-    if not isinstance(generator, VLLMGenerator):
+    if not isinstance(generator, VLLMGeneratorConfig):
         if judge.engine == "vllm":
             yield "judge.engine = 'vllm': the ORM takes turns with the students in one engine; pass generator=vllm too"
         return
@@ -71,13 +71,13 @@ def _address_problems(path: str, url: str | None, api_key_env: str | None) -> It
         elif address.scheme not in ("http", "https") or not address.hostname:
             yield f"{path} = {show(url)}: must be http://HOST:PORT/v1 or https://HOST/v1"
     if api_key_env is not None and not ENVIRONMENT.fullmatch(api_key_env):
-        yield refusal(f"{path.partition('.')[0]}.api_key_env")
+        yield explain_secret(f"{path.partition('.')[0]}.api_key_env")
 
 
-def students_are_served_somehow(config: TrainConfig) -> Iterator[str]:
+def students_can_be_served(config: TrainConfig) -> Iterator[str]:
     """Each checkpoint gets behind the server by its folder, or by a command."""
     generator = config.generator
-    if not isinstance(generator, ServerGenerator):
+    if not isinstance(generator, ServerGeneratorConfig):
         return
     yield from _no_engine("backbone", config.backbone, "generator=hf")
     yield from _command_problems("generator", generator.command)
@@ -88,7 +88,7 @@ def students_are_served_somehow(config: TrainConfig) -> Iterator[str]:
         )
 
 
-def orm_is_served_somehow(config: TrainConfig) -> Iterator[str]:
+def orm_can_be_served(config: TrainConfig) -> Iterator[str]:
     judge = config.judge
     if judge.server is None:
         for key in NEEDS_SERVER:
@@ -105,18 +105,20 @@ def orm_is_served_somehow(config: TrainConfig) -> Iterator[str]:
             "judge.checkpoint=DIR, the ORM that it has, or judge.model=null"
         )
     generator = config.generator
-    both_start = isinstance(generator, ServerGenerator) and generator.command is not None and judge.command is not None
+    both_start = (
+        isinstance(generator, ServerGeneratorConfig) and generator.command is not None and judge.command is not None
+    )
     if both_start and judge.server.rstrip("/") == generator.base_url.rstrip("/"):
         yield f"judge.server = {show(judge.server)}: the students' engine is started there too; pass another port"
 
 
 def evaluation_starts_no_engine(config: EvaluateConfig) -> Iterator[str]:
-    if isinstance(config.generator, ServerGenerator) and config.generator.command is not None:
+    if isinstance(config.generator, ServerGeneratorConfig) and config.generator.command is not None:
         yield "generator.command is set: train.py reads it; evaluate.py asks a running server for generator.model"
 
 
 def _no_engine(path: str, backbone: Any, remedy: str) -> Iterator[str]:
-    if isinstance(backbone, CogVLM2):
+    if isinstance(backbone, CogVLM2BackboneConfig):
         yield f"{path} = cogvlm2: its own code runs here, and no server has it; pass {remedy}"
 
 
@@ -137,7 +139,7 @@ def _command_problems(section: str, command: str | None) -> Iterator[str]:
 def _words_problems(key: str, value: str) -> Iterator[str]:
     """What is wrong with a value that is split as a shell splits it. No value is shown that may be a secret."""
     if holds_secret(value):
-        yield refusal(key)
+        yield explain_secret(key)
         return
     try:
         arguments = shlex.split(value)
@@ -145,4 +147,4 @@ def _words_problems(key: str, value: str) -> Iterator[str]:
         yield f"{key} = {show(value)}: cannot be split into words ({e}); correct its quotes"
         return
     if any(argument.startswith(("--api-key", "sk-")) for argument in arguments):
-        yield refusal(key)
+        yield explain_secret(key)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from mathse.config.evaluation import ORMTest, OwnBenchmark
-from mathse.config.generators import ServerGenerator
+from mathse.config.evaluation import ORMTestConfig, OwnBenchmarkConfig
+from mathse.config.generators import ServerGeneratorConfig
 from mathse.config.schema import EvaluateConfig
 
 UNREAD = ("generator.max_new_tokens",)  # by evaluate.py in any case
@@ -16,9 +16,11 @@ OF_THE_FOLDER = ("backbone.path", "backbone.revision")
 
 def settings_that_change_nothing(config: EvaluateConfig, given: Collection[str]) -> Iterator[str]:
     """``given``: the key paths that the command line sets."""
-    sections = [section for section in config.benchmark.values() if isinstance(section, (OwnBenchmark, ORMTest))]
-    measures_orm = any(isinstance(section, ORMTest) for section in sections)
-    from_file, served = config.predictions is not None, isinstance(config.generator, ServerGenerator)
+    sections = [
+        section for section in config.benchmark.values() if isinstance(section, (OwnBenchmarkConfig, ORMTestConfig))
+    ]
+    measures_orm = any(isinstance(section, ORMTestConfig) for section in sections)
+    from_file, served = config.predictions is not None, isinstance(config.generator, ServerGeneratorConfig)
     samples = config.decoding == "sampling" or config.n_samples > 1
     student_answers = not from_file and not measures_orm
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mathse.config.generators import HFGenerator
-from mathse.config.judges import AcceptJudge
+from mathse.config.generators import HFGeneratorConfig
+from mathse.config.judges import AcceptJudgeConfig
 from mathse.config.mistakes import show
 from mathse.config.schema import TrainConfig
 from mathse.config.trust import locate
@@ -65,7 +65,7 @@ def groups_can_be_compared(config: TrainConfig) -> Iterator[str]:
                 f"evolution.samples_per_problem = {evolution.samples_per_problem}: {update_name(update)} compares the "
                 "paths of a problem with each other; pass evolution.samples_per_problem=4"
             )
-        if isinstance(config.judge, AcceptJudge):
+        if isinstance(config.judge, AcceptJudgeConfig):
             yield (
                 f"judge = {config.judge.name}: accepts every path, so no path is better than another, and "
                 f"{update_name(update)} learns nothing; pass judge=answer or another judge"
@@ -118,7 +118,7 @@ def online_updates_sample_here(config: TrainConfig) -> Iterator[str]:
             f"trainer.devices = {config.trainer.devices}: evolution.update = {name} samples the batch of each step in "
             "one process; pass trainer.devices=1, or evolution.update.steps=null to learn from the round's paths"
         )
-    if not isinstance(generator, HFGenerator):
+    if not isinstance(generator, HFGeneratorConfig):
         yield (
             f"generator = {show(generator_name(generator))}: evolution.update = {name} samples by the weights of each "
             "step, which an engine does not have; pass generator=hf, or evolution.update.steps=null to learn from the "

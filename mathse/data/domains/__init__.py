@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mathse.config import build, recorded
-from mathse.config.task_domains import TaskDomain as Settings
+from mathse.config import build, parse_recorded
+from mathse.config.task_domains import TaskDomainConfig
 from mathse.data.domains.domain import MARKERS, TaskDomain
 from mathse.types import Problem
 
@@ -39,12 +39,12 @@ __all__ = [
     "subject",
 ]
 
-MATH = TaskDomain(Settings())
+MATH = TaskDomain(TaskDomainConfig())
 
 
-def open_domain(settings: Settings) -> TaskDomain:
+def open_domain(settings: TaskDomainConfig) -> TaskDomain:
     """Open the domain that a run's ``task_domain`` describes. Mathematics is always the same object."""
-    return MATH if settings == Settings() else build(settings)
+    return MATH if settings == TaskDomainConfig() else build(settings)
 
 
 def recorded_domain(run_config: Mapping[str, Any]) -> TaskDomain:
@@ -55,7 +55,7 @@ def recorded_domain(run_config: Mapping[str, Any]) -> TaskDomain:
     section = run_config.get("task_domain")
     if section is None:
         return MATH
-    return open_domain(recorded("task_domain", section))
+    return open_domain(parse_recorded("task_domain", section))
 
 
 def subject(run_config: Mapping[str, Any]) -> str:

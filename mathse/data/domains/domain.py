@@ -17,8 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from mathse.config.task_domains import SLOT, newest_texts, text_problems, texts_folder
-from mathse.config.task_domains import TaskDomain as Settings
+from mathse.config.task_domains import SLOT, TaskDomainConfig, check_texts, find_newest_texts, find_texts_folder
 from mathse.data.language import language
 from mathse.errors import ConfigError
 from mathse.scoring.answers import MARKER, AnswerRule
@@ -45,12 +44,12 @@ def texts_in(texts: str) -> Mapping[tuple[str, str], PromptText]:
 
     Raises ConfigError for a folder without prompts.
     """
-    if mistake := next(text_problems(texts), None):
+    if mistake := next(check_texts(texts), None):
         raise ConfigError(f"task_domain.texts = {texts!r}: {mistake}")
     newest: dict[tuple[str, str], PromptText] = {}
     # The domain's own texts come last and replace the texts for all domains.
-    for folder in filter(None, (Path(__file__).parent / "any", texts_folder(texts))):
-        for key, (version, file) in newest_texts(folder).items():
+    for folder in filter(None, (Path(__file__).parent / "any", find_texts_folder(texts))):
+        for key, (version, file) in find_newest_texts(folder).items():
             newest[key] = PromptText(version, file.read_text(encoding="utf-8").removesuffix("\n"))
     return newest
 
@@ -75,7 +74,7 @@ class TaskDomain:
     ``same_answer`` or ``steps``. Prompts are read at the first use.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TaskDomainConfig) -> None:
         self.name = settings.name
         self.rule = AnswerRule(settings.answer.form, settings.answer.tolerance, settings.answer.unit)
         self._texts = settings.texts

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mathse.config.data import PublicData as Settings
+from mathse.config.data import PublicDataConfig
 from mathse.config.rules.files import HUB_ID
 from mathse.data.hub_table import HubTable, is_saved, lasting, records
 from mathse.data.json_records import BadRow, JsonRecord, read_records
@@ -30,7 +30,7 @@ class PublicData(FileData):
     used, ConfigError for settings that exclude each other.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PublicDataConfig) -> None:
         root, split, test_split = settings.root, settings.train_split, settings.test_split
         if root is None:
             raise ConfigError(f"data.root is not set; give the folder of {settings.name}: data.root=DIR")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from mathse.config.data import SyntheticData as Settings
+from mathse.config.data import SyntheticDataConfig
 from mathse.data.synthetic import digits
 from mathse.data.synthetic.critique import check, corrupt
 from mathse.data.synthetic.solution import KINDS, Numbers, solve, write
@@ -36,7 +36,7 @@ class SyntheticData:
         "on digit images that no fit has seen.",
     )
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SyntheticDataConfig) -> None:
         self.seed = settings.seed
         self.sizes = {
             "seed": settings.seed_size,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mathse.config.teachers import SymbolicTeacher as Settings
+from mathse.config.teachers import SymbolicTeacherConfig
 from mathse.data.synthetic.critique import check, near_miss
 from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import KINDS, Numbers, compute_step, parse, write
@@ -22,7 +22,7 @@ class SymbolicTeacher:
 
     name = "symbolic"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SymbolicTeacherConfig) -> None:
         self.error_rate, self.seed = settings.error_rate, settings.seed
 
     def solve(self, problems: Sequence[Problem]) -> list[str | None]:

@@ -14,8 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from mathse.config.data import WordProblems as Settings
-from mathse.config.data import WordSet
+from mathse.config.data import WordProblemsConfig, WordSet
 from mathse.data.decontamination import ComparedRow, Index
 from mathse.data.json_records import BadRow
 from mathse.data.problems import REPEATS, FileData
@@ -35,7 +34,7 @@ class WordProblems(FileData):
     Raises DataError for a set of ``data.sets`` without a file there.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: WordProblemsConfig) -> None:
         root = Path(settings.root) if settings.root is not None else OURS
         super().__init__(str(root) if settings.root is not None else "the word problems that come along", settings)
         if not settings.sets or not root.is_dir():
@@ -56,7 +55,7 @@ class WordProblems(FileData):
         )
         self._refuse_bad_rows()
 
-    def _rows(self, name: WordSet, root: Path, settings: Settings) -> Iterator[ValidatedRow]:
+    def _rows(self, name: WordSet, root: Path, settings: WordProblemsConfig) -> Iterator[ValidatedRow]:
         files = files_of(name, root)
         if not files:
             looked_for = " or ".join(SETS[name].patterns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mathse.config.teachers import FallibleReplayTeacher as Settings
+from mathse.config.teachers import FallibleReplayTeacherConfig
 from mathse.data.words.solution import check, write_wrong_solution
 from mathse.data.words.source import operations
 from mathse.scoring.answers import extract_answer, same_answer
@@ -24,7 +24,7 @@ class FallibleReplayTeacher:
 
     name = "fallible_replay"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FallibleReplayTeacherConfig) -> None:
         self.error_rate, self.seed = settings.error_rate, settings.seed
 
     def solve(self, problems: Sequence[Problem]) -> list[str | None]:

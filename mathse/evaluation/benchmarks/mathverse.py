@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.config.evaluation import MathVerse as Settings
+from mathse.config.evaluation import MathVerseConfig
 from mathse.evaluation.benchmark import (
     LLM,
     NOT_SCORED,
@@ -62,7 +62,7 @@ class MathVerse:
     hub: ClassVar[str | None] = "AI4Math/MathVerse"
     needs_llm: ClassVar[str] = "an LLM extracts every answer, and an LLM judges it"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MathVerseConfig) -> None:
         self.prompt, self.trunk_response = settings.prompt, settings.trunk_response
         check_choice("benchmark.mathverse.prompt", self.prompt, self.prompts)
         self._models: dict[str, str] = {}

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.config.evaluation import MathVision as Settings
+from mathse.config.evaluation import MathVisionConfig
 from mathse.errors import DataError
 from mathse.evaluation.benchmark import LLM, OVERRUN, Extraction, Item, Scored, check_choice, paired
 from mathse.evaluation.benchmarks import official_latex
@@ -56,7 +56,7 @@ class MathVision:
     hub: ClassVar[str | None] = "MathLLMs/MathVision"
     needs_llm: ClassVar[str] = ""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MathVisionConfig) -> None:
         self.prompt = settings.prompt
         check_choice("benchmark.mathvision.prompt", self.prompt, self.prompts)
 

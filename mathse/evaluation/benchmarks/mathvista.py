@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.config.evaluation import MathVista as Settings
+from mathse.config.evaluation import MathVistaConfig
 from mathse.errors import DataError
 from mathse.evaluation.benchmark import (
     LLM,
@@ -62,7 +62,7 @@ class MathVista:
     hub: ClassVar[str | None] = "AI4Math/MathVista"
     needs_llm: ClassVar[str] = "an LLM extracts the answer from each response that is not an answer and no more"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MathVistaConfig) -> None:
         self.prompt, self.rule = settings.prompt, settings.rule
         self.quick_extract, self.ignore_empty = settings.quick_extract, settings.ignore_empty
         check_choice("benchmark.mathvista.prompt", self.prompt, self.prompts)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.config.evaluation import MathVLTest as Settings
+from mathse.config.evaluation import MathVLTestConfig
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import LLM, Extraction, Group, Item, Scored, check_choice, group_accuracy, paired
 from mathse.evaluation.benchmarks.common import overall, unscored
@@ -43,7 +43,7 @@ class MathVLTest:
     hub: ClassVar[str | None] = None
     needs_llm: ClassVar[str] = ""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MathVLTestConfig) -> None:
         self.prompt = settings.prompt
         check_choice("benchmark.mathvl_test.prompt", self.prompt, self.prompts)
         self._judge: str | None = None

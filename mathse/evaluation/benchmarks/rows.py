@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from types import NoneType
 from typing import Any, NamedTuple
 
-from mathse.config.extras import missing
+from mathse.config.extras import explain_missing
 from mathse.data.json_records import read_records
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import Item, check_choice
@@ -101,7 +101,7 @@ def read_hub(
 
     Raises ConfigError without ``datasets``, DataError if the data set cannot be loaded.
     """
-    if sentence := missing("hub"):
+    if sentence := explain_missing("hub"):
         raise ConfigError(f"reading {repository} from the hub {sentence}, or give a file: benchmark.NAME.problems=FILE")
     import datasets
 

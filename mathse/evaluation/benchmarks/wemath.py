@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mathse.config.evaluation import WeMath as Settings
+from mathse.config.evaluation import WeMathConfig
 from mathse.data.readers.llava import options_of
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import LLM, Extraction, Item, Scored, check_choice, paired, share
@@ -57,7 +57,7 @@ class WeMath:
     hub: ClassVar[str | None] = None
     needs_llm: ClassVar[str] = ""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: WeMathConfig) -> None:
         self.prompt = settings.prompt
         check_choice("benchmark.wemath.prompt", self.prompt, self.prompts)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import pairs_of
 from mathse.evaluation.compare.results import RunResults, benchmarks_of, read_all_results
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises RunError or DataError for a folder that cannot be compared.
     """
     parser = argparse.ArgumentParser(
-        prog=program("compare"),
+        prog=format_command("compare"),
         description="Accuracies with Wilson's intervals; each run against the first on the problems they share: the "
         "paired difference with its bootstrap interval, McNemar's exact p, and the four transitions of the paper's "
         "Figure 2; then the paper's tables with the runs beside them.",

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mathse.config.data import set_name
+from mathse.config.data import name_set
 from mathse.errors import DataError, RunError
 from mathse.evaluation.folder import SCORED, SETTINGS
 from mathse.runs.layout import METRICS, PREDICTIONS
@@ -79,7 +79,7 @@ def read_results(argument: str) -> RunResults:
             last = measured[-1]
             last.verify(checkpoint=False)  # a figure counts all rows of its stage, so all files are checked
             data = nest(last.settings).get("data", {})
-            scores = {set_name(data): Scores(last.solved(), last.json(METRICS) or {})}
+            scores = {name_set(data): Scores(last.solved(), last.json(METRICS) or {})}
             spent, seconds = add_costs({"stage": last.name}, run_stages), sum_seconds_until(last.name, run_stages)
     if not scores:
         raise RunError(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mathse.config.evaluation import ORMTest as Settings
+from mathse.config.evaluation import ORMTestConfig
 from mathse.config.schema import EvaluateConfig
 from mathse.errors import ConfigError
 
@@ -26,7 +26,7 @@ class ORMTest:
     name = "orm_test"
     title = "ORM test"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ORMTestConfig) -> None:
         if settings.paths is None:
             raise ConfigError("benchmark.orm_test.paths is not set; give a file of labelled paths")
         self.paths, self.threshold = Path(settings.paths), settings.threshold

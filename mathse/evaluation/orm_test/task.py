@@ -11,7 +11,7 @@ from typing import Any
 
 from mathse import __version__
 from mathse.config import build, flatten
-from mathse.config.evaluation import ORMTest as Section
+from mathse.config.evaluation import ORMTestConfig as Section
 from mathse.config.schema import EvaluateConfig
 from mathse.data.domains import open_domain
 from mathse.data.images import png_bytes

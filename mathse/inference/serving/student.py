@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from mathse.config.generators import ServerGenerator as ServerSettings
-from mathse.config.generators import VLLMGenerator as VLLMSettings
-from mathse.config.schema import Trainer
+from mathse.config.generators import ServerGeneratorConfig, VLLMGeneratorConfig
+from mathse.config.schema import TrainerConfig
 from mathse.errors import TeacherError
 from mathse.inference.generate import Generator, PromptBatch
 from mathse.inference.llm.account import Account
@@ -40,12 +39,12 @@ from mathse.types import PromptStyle
 class ServingGenerator(Generator):
     """Samples from served students; a subclass makes the engine."""
 
-    def __init__(self, settings: ServerSettings | VLLMSettings) -> None:
+    def __init__(self, settings: ServerGeneratorConfig | VLLMGeneratorConfig) -> None:
         sampling = {"temperature": settings.temperature, "top_p": settings.top_p}
         super().__init__(settings.batch_size, settings.max_new_tokens, sampling)
         self.settings: Any = settings
 
-    def engine(self, run: Path, trainer: Trainer, say: Callable[[str], None]) -> Engine:
+    def engine(self, run: Path, trainer: TrainerConfig, say: Callable[[str], None]) -> Engine:
         """Return the engine that serves the checkpoints of a run; it starts with the first request.
 
         Args:
@@ -57,19 +56,19 @@ class ServingGenerator(Generator):
 
 
 class ServerGenerator(ServingGenerator):
-    def engine(self, run: Path, trainer: Trainer, say: Callable[[str], None]) -> Engine:
+    def engine(self, run: Path, trainer: TrainerConfig, say: Callable[[str], None]) -> Engine:
         return engine_at(Address(self.settings.base_url, self.settings.api_key_env), self.settings, run, say)
 
     def student(self, run: Path) -> ServedStudent:
         """Return the server's own model ``generator.model``, with its account in the run folder."""
-        engine = self.engine(run, Trainer(), lambda text: None)
+        engine = self.engine(run, TrainerConfig(), lambda text: None)
         client = engine.client(str(self.settings.model), "generator")
         client.account_in(run, STUDENT_USAGE)
         return ServedStudent(ServedModel(client, engine), self.settings.style)
 
 
 class VLLMGenerator(ServingGenerator):
-    def engine(self, run: Path, trainer: Trainer, say: Callable[[str], None]) -> Engine:
+    def engine(self, run: Path, trainer: TrainerConfig, say: Callable[[str], None]) -> Engine:
         gpus = torch.cuda.device_count() if device_of(trainer).type == "cuda" else 0
         return VLLMEngine(self.settings, run, dtype_of(trainer), gpus, say)
 
@@ -127,7 +126,7 @@ class ServedStudents:
     """
 
     def __init__(
-        self, generator: ServingGenerator, section: Any, run: Path, trainer: Trainer, say: Callable[[str], None]
+        self, generator: ServingGenerator, section: Any, run: Path, trainer: TrainerConfig, say: Callable[[str], None]
     ) -> None:
         self.section, self.run = section, run
         self.engine = generator.engine(run, trainer, say)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mathse.config.generators import VLLMGenerator as Settings
+from mathse.config.generators import VLLMGeneratorConfig
 from mathse.errors import TeacherError
 from mathse.inference.llm.client import ChatClient
 from mathse.inference.serving import in_vllm
@@ -64,7 +64,9 @@ class VLLMEngine(Engine):
 
     takes_token_ids = True
 
-    def __init__(self, settings: Settings, run: Path, dtype: str, gpus: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: VLLMGeneratorConfig, run: Path, dtype: str, gpus: int, say: Callable[[str], None]
+    ) -> None:
         self._process: EngineProcess | None = None  # None: the servers run elsewhere
         if settings.base_urls:
             addresses = [Address(url.rstrip("/"), settings.api_key_env) for url in settings.base_urls]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mathse.config.teachers import OpenAITeacher as Settings
+from mathse.config.teachers import OpenAITeacherConfig
 from mathse.inference import prompts
 from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
 from mathse.inference.llm.images import content_of
@@ -27,7 +27,7 @@ class OpenAITeacher:
     decides for all three jobs.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: OpenAITeacherConfig) -> None:
         self.client = ChatClient.of(settings, settings.model, "teacher")
         self.name = settings.model
         # Online, a call has 32 rows a connection, so that the wait for its last rows matters little. A batch takes up

@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from PIL.Image import Image
 from torch import Tensor
 
-from mathse.config.backbones import CogVLM2 as Settings
+from mathse.config.backbones import CogVLM2BackboneConfig
 from mathse.errors import CheckpointError
 from mathse.models.architecture import Architecture
 from mathse.models.base import Backbone, Features
@@ -120,7 +120,7 @@ class CogVLM2Backbone(Backbone):
         return self.processor.image_tokens
 
 
-def architecture(settings: Settings) -> Architecture:
+def architecture(settings: CogVLM2BackboneConfig) -> Architecture:
     """Return the model of a folder's config.json, without weights."""
     folder = Path(settings.path)
     config = _read_cogvlm2_config(folder, settings.rope_precision)
@@ -133,7 +133,7 @@ def architecture(settings: Settings) -> Architecture:
 
 
 @wrap_library_errors
-def load(settings: Settings, weights: bool = True) -> CogVLM2Backbone:
+def load(settings: CogVLM2BackboneConfig, weights: bool = True) -> CogVLM2Backbone:
     """Open a CogVLM2 checkpoint, published or saved by this package.
 
     ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``.

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, InternVLProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from mathse.config.backbones import InternVL25 as Settings
+from mathse.config.backbones import InternVL25BackboneConfig
 from mathse.data.image_decoding import jpeg
 from mathse.models.architecture import Architecture
 from mathse.models.base import IMAGE_CACHE_BYTES, Encoded, Features
@@ -52,7 +52,7 @@ class InternVL25Backbone(ChatBackbone):
 
     image_marks: ClassVar[int] = 2  # <img> and </img>
 
-    def __init__(self, model: Any, processor: Any, settings: Settings) -> None:
+    def __init__(self, model: Any, processor: Any, settings: InternVL25BackboneConfig) -> None:
         super().__init__(model, processor)
         self.train_tiles, self.eval_tiles = settings.train_tiles, settings.eval_tiles
         self.jpeg, self.jpeg_seed = settings.jpeg, settings.jpeg_seed
@@ -138,7 +138,7 @@ class InternVL25Backbone(ChatBackbone):
         return tiles * self.processor.image_seq_length + 3  # <img>, </img> and the line's end
 
 
-def architecture(settings: Settings) -> Architecture:
+def architecture(settings: InternVL25BackboneConfig) -> Architecture:
     """Return the model of a folder's config.json in either layout, without weights."""
     folder, config = Path(settings.path), None
     published = expect_family(folder, InternVL25Backbone.family, (InternVLConfig.model_type, MODEL_TYPE))
@@ -162,7 +162,7 @@ def architecture(settings: Settings) -> Architecture:
 
 
 @wrap_library_errors
-def load(settings: Settings, weights: bool = True) -> InternVL25Backbone:
+def load(settings: InternVL25BackboneConfig, weights: bool = True) -> InternVL25Backbone:
     """Open an InternVL2.5 checkpoint, in the published layout or in transformers'.
 
     ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``.

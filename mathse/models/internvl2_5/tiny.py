@@ -13,7 +13,7 @@ from transformers import (
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from mathse.config.backbones import InternVL25
+from mathse.config.backbones import InternVL25BackboneConfig
 from mathse.models import tiny_tokenizer
 from mathse.models.internvl2_5.backbone import InternVL25Backbone
 from mathse.models.tiny import decoder_config, draw_weights
@@ -63,7 +63,7 @@ def tiny_internvl2_5(seed: int, heads: int = 4) -> InternVL25Backbone:
 
     model = draw_weights(seed, make)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    return InternVL25Backbone(model.eval(), processor, InternVL25())
+    return InternVL25Backbone(model.eval(), processor, InternVL25BackboneConfig())
 
 
 def _build_processor() -> InternVLProcessor:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from mathse.config.backbones import GGUF, PACKAGE
-from mathse.config.extras import missing
+from mathse.config.extras import explain_missing
 from mathse.errors import CheckpointError
 from mathse.models.packaged.package_files import find_packaged_file, hash_file, make_once
 from mathse.models.user_cache import user_cache
@@ -57,7 +57,7 @@ def folder_of(path: str | Path) -> Path:
     file = find_file(path)
 
     def make(folder: Path) -> None:
-        if (sentence := missing("smollm2")) is not None:
+        if (sentence := explain_missing("smollm2")) is not None:
             raise CheckpointError(f"{path}: a GGUF file {sentence}")
         _convert(file, folder)
 

@@ -23,10 +23,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mathse.config.backbones import SMOLLM2_VISION
-from mathse.config.backbones import SmolLM2 as Language
-from mathse.config.backbones import SmolLM2Vision as Settings
-from mathse.config.extras import missing
+from mathse.config.backbones import SMOLLM2_VISION, SmolLM2VisionBackboneConfig
+from mathse.config.backbones import SmolLM2BackboneConfig as Language
+from mathse.config.extras import explain_missing
 from mathse.errors import CheckpointError
 from mathse.models.packaged import gguf
 from mathse.models.packaged.package_files import find_packaged_file, hash_file, make_once
@@ -65,7 +64,7 @@ def folder_of(path: str | Path) -> Path:
     language = gguf.folder_of(Language().path)
 
     def make(folder: Path) -> None:
-        if (sentence := missing("smollm2-vision")) is not None:
+        if (sentence := explain_missing("smollm2-vision")) is not None:
             raise CheckpointError(f"{path}: an ONNX file {sentence}")
         _combine(language, tower, folder)
 
@@ -121,7 +120,7 @@ def _combine(language: Path, tower_file: Path, folder: Path) -> None:
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    size = {"height": Settings().image_height, "width": Settings().image_width}
+    size = {"height": SmolLM2VisionBackboneConfig().image_height, "width": SmolLM2VisionBackboneConfig().image_width}
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(
             size=size, crop_size=size, do_center_crop=False, image_mean=MEAN, image_std=DEVIATION

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mathse.config.backbones import SmolLM2 as Settings
+from mathse.config.backbones import SmolLM2BackboneConfig
 from mathse.models import causal_lm
 from mathse.models.causal_lm import architecture
 from mathse.models.checkpoint import wrap_library_errors
@@ -25,6 +25,6 @@ class SmolLM2Backbone(causal_lm.CausalLMBackbone):
 
 
 @wrap_library_errors
-def load(settings: Settings, weights: bool = True) -> SmolLM2Backbone:
+def load(settings: SmolLM2BackboneConfig, weights: bool = True) -> SmolLM2Backbone:
     """Open SmolLM2, from its package or from a folder; ``weights`` False: only for prompts."""
     return causal_lm.open_language_model(SmolLM2Backbone, settings, weights)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from mathse.config.backbones import SmolLM2Vision as Settings
+from mathse.config.backbones import SmolLM2VisionBackboneConfig
 from mathse.models import hf
 from mathse.models.any_model import read_class
 from mathse.models.architecture import Architecture
@@ -29,7 +29,7 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
 
     family: ClassVar[str] = "smollm2_vision"
 
-    def __init__(self, model: Any, processor: Any, settings: Settings) -> None:
+    def __init__(self, model: Any, processor: Any, settings: SmolLM2VisionBackboneConfig) -> None:
         saved = processor.image_processor.size
         size = {
             "height": settings.image_height or saved["height"],
@@ -64,7 +64,7 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
         return list(tokens)
 
 
-def architecture(settings: Settings) -> Architecture | None:
+def architecture(settings: SmolLM2VisionBackboneConfig) -> Architecture | None:
     """Return the model of a folder's config.json, without weights; None if only its processor knows the image size."""
     if settings.image_height is None or settings.image_width is None:
         return None
@@ -79,6 +79,6 @@ def architecture(settings: Settings) -> Architecture | None:
 
 
 @wrap_library_errors
-def load(settings: Settings, weights: bool = True) -> SmolLM2VisionBackbone:
+def load(settings: SmolLM2VisionBackboneConfig, weights: bool = True) -> SmolLM2VisionBackbone:
     """Open the model from its two packages or from a folder; ``weights`` False: only for prompts."""
     return hf.open_vision_model(SmolLM2VisionBackbone, settings, weights)

@@ -15,8 +15,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from mathse.config.extras import missing
-from mathse.config.program import program
+from mathse.config.extras import explain_missing
+from mathse.config.program import format_command
 from mathse.errors import RunError
 from mathse.reporting.dashboard.pages import Subject, page_spec, report, workspace
 from mathse.runs.store import to_json
@@ -28,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises RunError without the package or a login, and if W&B refuses.
     """
     parser = argparse.ArgumentParser(
-        prog=program("dashboard"), description="The W&B workspace and report of a project, or of one study"
+        prog=format_command("dashboard"), description="The W&B workspace and report of a project, or of one study"
     )
     parser.add_argument("--project", required=True, help="the W&B project, as in logger.project")
     parser.add_argument("--entity", default="", help="a user or a team; default: the login's own")
     parser.add_argument("--study", help="only the runs of this study, by variant")
     parser.add_argument("--dry-run", action="store_true", help="print the spec as JSON; no login, no network")
     arguments = parser.parse_args(argv)
-    if sentence := missing("dashboards"):
+    if sentence := explain_missing("dashboards"):
         raise RunError(f"mathse dashboard: {sentence}")
     subject = Subject(arguments.project, arguments.entity, arguments.study)
     if arguments.dry_run:

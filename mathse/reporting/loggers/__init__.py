@@ -68,7 +68,7 @@ class RunLoggers:
 
     def __init__(
         self,
-        settings: schema.SeveralLoggers,
+        settings: schema.SeveralLoggersConfig,
         *,
         run: RunFolder,
         problem_of: Callable[[str], Problem],
@@ -78,7 +78,7 @@ class RunLoggers:
         # If a logger cannot be opened, the stack closes the loggers before it.
         with ExitStack() as opened:
             for name, section in settings.loggers.items():
-                if not isinstance(section, schema.CsvLogger):
+                if not isinstance(section, schema.CsvLoggerConfig):
                     note = NOTE_FILE if len(settings.loggers) == 1 else f"logger.{name}.json"
                     logger = open_logger(section, run=run, problem_of=problem_of, image=image, note=note)
                     opened.callback(logger.close)
@@ -89,8 +89,8 @@ class RunLoggers:
     def open(cls, section: Any, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader) -> Self:
         """Open the loggers of ``logger=``: a single logger, or several by name."""
         settings = section
-        if not isinstance(section, schema.SeveralLoggers):
-            settings = schema.SeveralLoggers(loggers={"only": section})
+        if not isinstance(section, schema.SeveralLoggersConfig):
+            settings = schema.SeveralLoggersConfig(loggers={"only": section})
         return cls(settings, run=run, problem_of=problem_of, image=image)
 
     def fit_callbacks(self, stage: str) -> list[pl.Callback]:

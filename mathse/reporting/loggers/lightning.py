@@ -25,8 +25,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from mathse.config.extras import quoted
-from mathse.config.secrets import without_secrets
+from mathse.config.extras import quote_extra
+from mathse.config.secrets import remove_secrets
 from mathse.config.trust import locate
 from mathse.errors import RunError
 from mathse.reporting.loggers.curve import SendCurve
@@ -74,7 +74,7 @@ class LightningLogger:
         except ModuleNotFoundError as e:
             raise RunError(
                 f"logger = {section['_target_']}: its package is not installed ({e}); pip install "
-                f"{quoted('tensorboard')} or {quoted('mlflow')}, or choose logger=csv"
+                f"{quote_extra('tensorboard')} or {quote_extra('mlflow')}, or choose logger=csv"
             ) from e
         self._written: list[str] = noted["stages"]  # stages sent by processes that have ended
         self._sent: list[str] = []  # stages sent by this process
@@ -83,7 +83,7 @@ class LightningLogger:
         self._closed = False
         # Hyperparameters are sent once: some loggers refuse a changed value, such as resume=last.
         if not self._note.exists():
-            self._logger.log_hyperparams(without_secrets(read_head(run.path)["config"]))
+            self._logger.log_hyperparams(remove_secrets(read_head(run.path)["config"]))
             self._save()
         self._catch_up()
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.errors import DataError, MathSEError
 from mathse.reporting.pages import write_page
 from mathse.reporting.report.compare import compare_page
@@ -66,7 +66,7 @@ def write_report(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand ``report`` and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog=program("report"),
+        prog=format_command("report"),
         description="Write one HTML page about a run, about several side by side, or (--all) about all studies and "
         "runs. Works while a run is under way.",
     )

@@ -13,7 +13,7 @@ from statistics import fmean, median
 from typing import Any
 from urllib.parse import urlencode
 
-from mathse.config.secrets import without_secrets
+from mathse.config.secrets import remove_secrets
 from mathse.reporting import charts
 from mathse.reporting.charts import ORM_FIGURES, Bar, BarPart, loss_points, student
 from mathse.reporting.pages import NONE, render
@@ -66,7 +66,7 @@ def run_page(
     logs = {title(stage.name): rows for stage in run.stages if (rows := stage.curve())}
     manifest = run.stages[-1].manifest if run.stages else {}
     versions = [*sorted((manifest.get("versions") or {}).items()), ("git commit", manifest.get("git") or "not known")]
-    settings = sorted(flatten(without_secrets(run.config)).items())
+    settings = sorted(flatten(remove_secrets(run.config)).items())
     values: dict[str, object] = {
         "run": run,
         "stages": ", ".join(title(stage.name) for stage in run.stages),

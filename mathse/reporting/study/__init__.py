@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mathse.config.options import FLAG, look_in
-from mathse.config.program import program
+from mathse.config.program import format_command
 from mathse.errors import DataError
 from mathse.reporting.charts import Point, mean_stairs, means, means_by_cost, staircase, standalone
 from mathse.reporting.pages import write_page
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises RunError if a cell of the table has no finished run.
     """
     parser = argparse.ArgumentParser(
-        prog=program("study"),
+        prog=format_command("study"),
         description="Collect a study's finished runs into the table and the picture of its README. A cell without a "
         "finished run is an error: no cell is filled by hand.",
     )

@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from mathse.config.options import CONF, FLAG, PACKAGE, available, groups, own_folder
+from mathse.config.options import CONF, FLAG, PACKAGE, list_groups, list_options, own_folder
 from mathse.errors import ConfigError
 from mathse.reporting.progress.costs import CURRENCY_NAMES
 from mathse.runs.ledger import CURRENCIES as LEDGER_CURRENCIES
@@ -94,9 +94,9 @@ def read_design(name: str, folder: Path) -> Design:
 
     Raises ConfigError for a study without variants, and for a mistake in ``study.yaml``.
     """
-    variants = available(f"experiment/{name}")
+    variants = list_options(f"experiment/{name}")
     if not variants:
-        studies = [g.removeprefix("experiment/") for g in groups() if g.startswith("experiment/")]
+        studies = [g.removeprefix("experiment/") for g in list_groups() if g.startswith("experiment/")]
         near = [study for study in studies if study.startswith(name)] or get_close_matches(name, studies, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(studies)}"
         raise ConfigError(f"study {name}: no variant in conf/experiment/{name}/{hint}")

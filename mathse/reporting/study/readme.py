@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mathse.config.compose import unchecked_settings
+from mathse.config.compose import compose_unchecked
 from mathse.errors import DataError
 from mathse.reporting.pages import NONE, write_page
 from mathse.reporting.progress.wording import NOT_RECORDED, shorten_number, shown_difference
@@ -96,7 +96,7 @@ def _command(collected: Collected) -> str:
     # Overrides of the first run of each variant: its settings that differ from the variant's file.
     overrides_by_variant: list[dict[str, Any]] = []
     for variant, runs in collected.runs.items():
-        composed = unchecked_settings([f"+experiment/{name}={variant}", f"seed={runs[0].seed}"])
+        composed = compose_unchecked([f"+experiment/{name}={variant}", f"seed={runs[0].seed}"])
         settings, keys = runs[0].settings, comparable_settings(runs[0]).keys() - set(BOOKKEEPING)
         overrides_by_variant.append({k: settings[k] for k in keys if k not in composed or settings[k] != composed[k]})
     shared = {}

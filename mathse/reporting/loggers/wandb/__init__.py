@@ -27,8 +27,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mathse.config.schema import WandbLogger as Settings
-from mathse.config.secrets import without_secrets
+from mathse.config.schema import WandbLoggerConfig
+from mathse.config.secrets import remove_secrets
 from mathse.errors import RunError
 from mathse.reporting.loggers.wandb.artifacts import StageArtifact, artifacts
 from mathse.reporting.loggers import Loader
@@ -67,7 +67,7 @@ class WandbLogger:
     """
 
     def __init__(
-        self, settings: Settings, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader
+        self, settings: WandbLoggerConfig, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader
     ) -> None:
         self._folder, self._problem_of, self._image = run.path, problem_of, image
         self._sent = Sent.open(run.path)
@@ -175,7 +175,7 @@ class WandbLogger:
         self._run.log(dict(row), step=max(self._run.step, self._first_step), commit=True)
 
 
-def start(folder: Path, run_id: str, settings: Settings) -> Any:
+def start(folder: Path, run_id: str, settings: WandbLoggerConfig) -> Any:
     """Start or continue the W&B run of a run folder. Raises RunError if W&B refuses."""
     import wandb
 
@@ -206,7 +206,7 @@ def run_labels(run: Mapping[str, Any], group: str | None) -> dict[str, Any]:
         "group": group or study,
         "job_type": variant or run["task"],
         "tags": [run["task"]],
-        "config": without_secrets(run["config"]),
+        "config": remove_secrets(run["config"]),
     }
 
 
