@@ -98,7 +98,7 @@ def a_part_is_trained(config: TrainConfig) -> Iterator[str]:
 
 
 def frozen_layers_have_trained_layers_above(config: TrainConfig) -> Iterator[str]:
-    """Check without the model. mathse/evolution/memory.py compares freeze_layers with the number of the model's layers."""
+    """Check without the model. mathse/evolution/memory.py compares freeze_layers with the model's layers."""
     for path, fit in _different_fits(config, "freeze_layers", "freeze"):
         if fit.freeze_layers and "language" in fit.freeze:
             yield (
