@@ -227,7 +227,9 @@ def test_all_loggers_of_a_run_are_told_and_its_tables_are_written_whoever_else_i
 
 
 def test_a_logger_that_cannot_be_opened_closes_those_before_it(builder, tmp_path):
-    settings = schema_settings.SeveralLoggersConfig(loggers={"csv": lightnings_csv(tmp_path), "bad": {"_target_": "no.such"}})
+    settings = schema_settings.SeveralLoggersConfig(
+        loggers={"csv": lightnings_csv(tmp_path), "bad": {"_target_": "no.such"}}
+    )
     with open_run(tmp_path / "run") as run:
         copy_stages(builder, run, ["base"])
         with pytest.raises(ConfigError, match="cannot be imported"):

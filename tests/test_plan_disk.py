@@ -27,7 +27,9 @@ def test_a_checkpoint_is_measured_by_its_headers(tmp_path: Path) -> None:
 
     save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
     assert count_parameters({"path": str(tmp_path)})[0] == 22
-    assert count_parameters(Qwen2VLBackboneConfig())[0] == STUDENT and count_parameters(CogVLM2BackboneConfig())[0] == ORM
+    assert (
+        count_parameters(Qwen2VLBackboneConfig())[0] == STUDENT and count_parameters(CogVLM2BackboneConfig())[0] == ORM
+    )
     assert count_parameters({"path": None})[0] is None and count_parameters({"path": "org/unknown"})[0] is None
 
 

@@ -25,7 +25,9 @@ def engine_lines(settings: TrainConfig, speed: EngineSpeed) -> list[str]:
 
 
 def config(**judge: str) -> TrainConfig:
-    settings = TrainConfig(generator=VLLMGeneratorConfig(base_urls=["http://a:1/v1", "http://b:1/v1"], max_new_tokens=500))
+    settings = TrainConfig(
+        generator=VLLMGeneratorConfig(base_urls=["http://a:1/v1", "http://b:1/v1"], max_new_tokens=500)
+    )
     settings.evolution.samples_per_problem = 4
     settings.judge.engine, settings.judge.max_new_tokens = judge.get("engine", "vllm"), 200
     return settings

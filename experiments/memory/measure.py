@@ -31,7 +31,9 @@ TEXT, ANSWER, NEW = 256, 768, 64  # tokens of question, of an answer that is lea
 
 def model_of(layers: int, dtype: torch.dtype) -> tuple[Any, Architecture]:
     """Qwen2-VL-7B of so many layers on the GPU, weights random, and the same model without numbers."""
-    published = Path(needs.__file__).with_name("published") / needs.PUBLISHED[Qwen2VLBackboneConfig().path] / "config.json"
+    published = (
+        Path(needs.__file__).with_name("published") / needs.PUBLISHED[Qwen2VLBackboneConfig().path] / "config.json"
+    )
     with TemporaryDirectory() as folder:
         sizes = {**json.loads(published.read_text()), "num_hidden_layers": layers}
         Path(folder, "config.json").write_text(json.dumps(sizes))

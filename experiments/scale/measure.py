@@ -66,7 +66,9 @@ def opened(made: Made):  # type: ignore[no-untyped-def]
     from mathse.runs.stage_cache import RunFolder
 
     config, _ = compose_train(["data=jsonl", f"data.path={made.rows}", "teacher=replay", "judge=answer", "name=scale"])
-    run = RunFolder.open(made.run, flatten_settings(config), name="scale", task="evolve", seed=0, nested=to_plain(config))
+    run = RunFolder.open(
+        made.run, flatten_settings(config), name="scale", task="evolve", seed=0, nested=to_plain(config)
+    )
     return config, run, build(config.data)
 
 

@@ -44,7 +44,9 @@ def refuse_impossible_sweeps(config: Any) -> None:
             f"a sweep (-m) was started {rank.size} times, once per rank: start it once, and each of its jobs starts "
             "its own ranks (trainer=ddp trainer.devices=...)"
         )
-    if sweeps.chooses_settings(hydra_config.sweeper) and (mistakes := [*sweeps.refuse_choice(config, hydra_config.sweeper)]):
+    if sweeps.chooses_settings(hydra_config.sweeper) and (
+        mistakes := [*sweeps.refuse_choice(config, hydra_config.sweeper)]
+    ):
         raise ConfigError("\n".join(mistakes))
 
 

@@ -45,7 +45,8 @@ HF_CLASSES = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand and return its exit code. Raises CheckpointError for a folder that is not empty."""
     parser = argparse.ArgumentParser(
-        prog=format_command("tiny"), description="Write a small random-weight checkpoint of a family's true architecture."
+        prog=format_command("tiny"),
+        description="Write a small random-weight checkpoint of a family's true architecture.",
     )
     parser.add_argument("family", nargs="?", default="tiny", choices=(*BUILDERS, *OTHERS, *HF_CLASSES))
     parser.add_argument("folder", type=Path, metavar="DST", help="a folder that does not exist yet")

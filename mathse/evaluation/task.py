@@ -85,7 +85,9 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> float | None:
             decoding_settings = {**decoding.to_json(), "batch_size": decoding.batch_size}
         keep_identity(config, folder, benchmarks, decoding_settings)
         served = None
-        if isinstance(config.generator, VLLMGeneratorConfig) and (decoding is not None or config.judge.engine == "vllm"):
+        if isinstance(config.generator, VLLMGeneratorConfig) and (
+            decoding is not None or config.judge.engine == "vllm"
+        ):
             from mathse.evaluation.models import engine_of
 
             served = engine_of(config, folder, progress.say)

@@ -327,7 +327,9 @@ def plan_precision(trainer: TrainerConfig) -> str:
     return "32-true" if trainer.accelerator == "cpu" else "bf16-mixed"
 
 
-def estimate_training(model: Architecture, fit: FitConfig, trainer: TrainerConfig, row: RowSize, memory: int | None = None) -> Need:
+def estimate_training(
+    model: Architecture, fit: FitConfig, trainer: TrainerConfig, row: RowSize, memory: int | None = None
+) -> Need:
     """Return the memory of a training run in which every row of a micro-batch is as long as ``row``.
 
     Args:

@@ -29,7 +29,12 @@ from mathse.models.needs import RowSize, estimate_sampling, estimate_training, f
 from mathse.models.parts import iterate_parameters
 from mathse.training import loader
 
-SECTIONS: dict[str, Any] = {"qwen2vl": Qwen2VLBackboneConfig, "internvl2_5": InternVL25BackboneConfig, "cogvlm2": CogVLM2BackboneConfig, "tiny": TinyBackboneConfig}
+SECTIONS: dict[str, Any] = {
+    "qwen2vl": Qwen2VLBackboneConfig,
+    "internvl2_5": InternVL25BackboneConfig,
+    "cogvlm2": CogVLM2BackboneConfig,
+    "tiny": TinyBackboneConfig,
+}
 GIB = 2**30
 GPU = TrainerConfig(accelerator="gpu")
 
@@ -97,7 +102,10 @@ def test_a_picture_takes_the_tokens_of_its_size_in_a_plan_too() -> None:
         model = find_architecture(section)
         assert model is not None and model.tokens_of is not None
         assert model.image_tokens[1] == most >= model.tokens_of(4000, 3000)
-        by_size = {"InternVL25BackboneConfig": 4 * 256 + 3, "Qwen2VLBackboneConfig": 3 + 2}  # three tiles and a thumbnail; 3 x 1 tokens
+        by_size = {
+            "InternVL25BackboneConfig": 4 * 256 + 3,
+            "Qwen2VLBackboneConfig": 3 + 2,
+        }  # three tiles and a thumbnail; 3 x 1 tokens
         assert model.tokens_of(84, 28) == by_size[type(section).__name__]
 
 
@@ -258,7 +266,11 @@ def test_the_kv_cache_is_that_of_the_model_to_the_byte(family: str, tmp_path: Pa
 
 
 def test_sampling_from_the_large_backbones_by_hand() -> None:
-    for section, a_token in ((Qwen2VLBackboneConfig(), 56 * 1024), (InternVL25BackboneConfig(), 128 * 1024), (CogVLM2BackboneConfig(), 128 * 1024)):
+    for section, a_token in (
+        (Qwen2VLBackboneConfig(), 56 * 1024),
+        (InternVL25BackboneConfig(), 128 * 1024),
+        (CogVLM2BackboneConfig(), 128 * 1024),
+    ):
         model = find_architecture(section)
         assert model is not None and model.decoder.cache_bytes(1, 2) == a_token
         tokens = model.image_tokens[1] + 256 + 2048

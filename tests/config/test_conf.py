@@ -39,6 +39,8 @@ def test_every_option_composes_and_parses(group, name, read, tmp_path):
     beside |= {("experiment", name): [published] for name in ("words", "words_study", "words_rounds_study")}
     for study in ("words", "words_update", "words_rounds"):
         beside |= {(f"experiment/{study}", name): [published] for name in list_options(f"experiment/{study}")}
+    from_previous = ["evolution.init=previous", "evolution.reflect={init: previous, when: never}"]
+    beside |= {("evolution/update", name): from_previous for name in list_options("evolution/update")}
     of_vision = [("backbone", "smollm2_vision"), ("experiment", "pictures")]
     of_vision += [("experiment/smollm2_vision", name) for name in list_options("experiment/smollm2_vision")]
     beside |= dict.fromkeys(of_vision, ["backbone.path=somebody/smollm2-vision"])

@@ -100,7 +100,7 @@ def test_a_command_without_a_key_is_no_mistake(read, command):
     ],
 )
 def test_what_can_be_served_is_no_mistake(read, overrides):
-    assert type(read(*overrides).generator).__name__ == "ServerGenerator"
+    assert type(read(*overrides).generator).__name__ == "ServerGeneratorConfig"
 
 
 def test_evaluate_py_starts_no_engine(read):

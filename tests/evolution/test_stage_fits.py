@@ -20,7 +20,9 @@ def depends_on(sft: SFTConfig, stage: FitStage) -> dict[str, object]:
 
 
 def test_a_stage_takes_its_own_epochs_in_place_of_the_steps_of_all() -> None:
-    sft = SFTConfig(max_steps=300, distill=StageFitConfig(epochs=4), round=StageFitConfig(max_steps=7, batch_size=8, lr=1e-5))
+    sft = SFTConfig(
+        max_steps=300, distill=StageFitConfig(epochs=4), round=StageFitConfig(max_steps=7, batch_size=8, lr=1e-5)
+    )
     assert (sft.of_stage("distill").epochs, sft.of_stage("distill").max_steps) == (4, None)
     round_ = sft.of_stage("round")
     assert (round_.max_steps, round_.batch_size, round_.optimizer.lr) == (7, 8, 1e-5)

@@ -99,7 +99,9 @@ def test_an_orm_row_is_the_one_that_the_orm_trains_on(tmp_path: Path, family: st
     for example in examples:
         assert example.verdict is not None
         problem = problem_of(example.path.problem_id)
-        row = training_row(class_of(family).prompt_style, problem, example.path.text, example.verdict, ORMConfig(**settings))
+        row = training_row(
+            class_of(family).prompt_style, problem, example.path.text, example.verdict, ORMConfig(**settings)
+        )
         assert (example.prompt, example.response) == (row["question"], row["response"])
         assert (tuple(example.images), tuple(example.history)) == (tuple(row["images"]), tuple(row["history"]))
 

@@ -56,7 +56,9 @@ def job(folder: Path, pool: Sequence[Problem], **settings: object) -> FitJob:
         model="distill",
         accepts=lambda verdict: verdict.status == "correct",
     )
-    settings_of_fit = FitConfig(epochs=None, max_steps=2, batch_size=6, micro_batch_size=4, optimizer=OptimizerConfig(lr=LR))
+    settings_of_fit = FitConfig(
+        epochs=None, max_steps=2, batch_size=6, micro_batch_size=4, optimizer=OptimizerConfig(lr=LR)
+    )
     trainer = TrainerConfig(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
     rows = [solve_row("compact", problem) for problem in pool]
     return FitJob(folder, rows, 5, settings_of_fit, trainer, update=update, sampling=SAMPLING, online=rollouts)

@@ -34,7 +34,8 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8087
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal stops the server. Raises MathSEError for a run without an ORM and for a used address."""
     parser = argparse.ArgumentParser(
-        prog=format_command("reward-server"), description="Serve a run's ORM as a reward over HTTP, for TRL, verl and others."
+        prog=format_command("reward-server"),
+        description="Serve a run's ORM as a reward over HTTP, for TRL, verl and others.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with a trained ORM")
     parser.add_argument(
