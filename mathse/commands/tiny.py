@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mathse.config.backbones import SAYS_ITSELF, CogVLM2, InternVL25
+from mathse.config.backbones import SAYS_ITSELF, CogVLM2, InternVL3, InternVL25, Qwen3VL, Qwen25VL
 from mathse.config.program import program
 from mathse.errors import CheckpointError
 from mathse.runs.layout import OWN_SETTINGS
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 BUILDERS = {  # called with a seed; the Backbone returned is saved
     "tiny": "mathse.models.tiny.tiny",
     "qwen2vl": "mathse.models.tiny.tiny_qwen2vl",
-    # The families in packages of their own have a function of this name beside their _target_.
+    # The families that are wings have a function of this name beside their _target_.
+    "qwen2_5_vl": Qwen25VL()._target_.replace(".load", ".make_tiny"),
+    "qwen3_vl": Qwen3VL()._target_.replace(".load", ".make_tiny"),
+    "internvl3": InternVL3()._target_.replace(".load", ".make_tiny"),
     "internvl2_5": InternVL25()._target_.replace(".load", ".make_tiny"),
     "cogvlm2": CogVLM2()._target_.replace(".load", ".make_tiny"),
 }
 OTHERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"}  # which backbone=causal_lm opens
 # Model types that backbone=hf opens: the names in mathse.models.tiny_hf, which loads transformers.
 HF_CLASSES = (
-    "qwen2_5_vl",
-    "qwen3_vl",
     "internvl",
     "llava",
     "llava_onevision",

@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from mathse.config.backbones import HF, CausalLM, CogVLM2, InternVL25, Qwen2VL, TinyBackbone
+from mathse.config.backbones import HF, CausalLM, CogVLM2, InternVL3, InternVL25, Qwen2VL, Qwen3VL, Qwen25VL, TinyBackbone
 from mathse.config.generators import HFGenerator
 from mathse.config.options import CONF, available, groups, option_of
 from mathse.config.origin import Origin, origin_of
@@ -243,8 +243,13 @@ def family_of(checkpoint: Path) -> Any:
     if model_type == "qwen2_vl":
         tiny = 0 < vocabulary_of(config) < TINY_VOCABULARY
         section: Any = TinyBackbone() if tiny else Qwen2VL(min_pixels=None, max_pixels=None)
+    elif model_type in ("qwen2_5_vl", "qwen3_vl"):
+        kind = Qwen25VL if model_type == "qwen2_5_vl" else Qwen3VL
+        section = kind(min_pixels=None, max_pixels=None)
     elif model_type in ("internvl", "internvl_chat"):
-        section = InternVL25()
+        language = config.get("text_config") or config.get("llm_config")
+        of_qwen = isinstance(language, Mapping) and language.get("model_type") == "qwen2"
+        section = InternVL3() if of_qwen else InternVL25()
     elif model_type in ("cogvlm2", None):
         section = CogVLM2()
     else:

@@ -14,8 +14,11 @@ from mathse.config.backbones import (
     HF,
     CausalLM,
     CogVLM2,
+    InternVL3,
     InternVL25,
     Qwen2VL,
+    Qwen3VL,
+    Qwen25VL,
     SmolLM2,
     SmolLM2Vision,
     TinyBackbone,
@@ -282,7 +285,19 @@ class EvaluateConfig(Section):
 
 # A group whose options are classes: the schemas known here. Any other `_target_` is checked against its own signature.
 OPTIONS: dict[str, tuple[type[Any], ...]] = {
-    "backbone": (TinyBackbone, Qwen2VL, InternVL25, CogVLM2, CausalLM, SmolLM2, SmolLM2Vision, HF),
+    "backbone": (
+        TinyBackbone,
+        Qwen2VL,
+        Qwen25VL,
+        Qwen3VL,
+        InternVL25,
+        InternVL3,
+        CogVLM2,
+        CausalLM,
+        SmolLM2,
+        SmolLM2Vision,
+        HF,
+    ),
     "task_domain": (TaskDomain,),
     "data": (SyntheticData, JsonlData, PublicData, HubData, MixtureData, WordProblems),
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher, FallibleReplayTeacher),

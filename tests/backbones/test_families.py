@@ -26,7 +26,9 @@ ATOL = 2e-5  # logits of order 1, in float32, summed in another order
 
 
 FAST = "idefics3"  # one of the models that backbone=hf opens; each promises the same, and takes two seconds
-PARAMS = [*sorted(BUILDERS), *(pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)) for name in HF_CLASSES)]
+AS_HF = {"qwen2_5_vl as hf": "qwen2_5_vl", "qwen3_vl as hf": "qwen3_vl"}  # families that backbone=hf opens too
+OF_HF = (*HF_CLASSES, *AS_HF)
+PARAMS = [*sorted(BUILDERS), *(pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)) for name in OF_HF)]
 
 
 @pytest.fixture(scope="module", params=PARAMS)
@@ -38,13 +40,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def family(name: str) -> str:
-    return "hf" if name in HF_CLASSES else name
+    return "hf" if name in OF_HF else name
 
 
 @pytest.fixture(scope="module")
 def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp(name) / "checkpoint"
-    assert make([name, str(made)]) == 0
+    assert make([AS_HF.get(name, name), str(made)]) == 0
     return made
 
 

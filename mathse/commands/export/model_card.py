@@ -22,6 +22,12 @@ from mathse.runs.reader import Run
 FAMILIES = {
     "tiny": ("none: its weights were random", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
     "qwen2vl": ("Apache-2.0", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
+    "qwen2_5_vl": ("Apache-2.0", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
+    "qwen3_vl": ("Apache-2.0", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
+    "internvl3": (
+        "MIT; its language model, Qwen2.5, Apache-2.0",
+        "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})",
+    ),
     "internvl2_5": (
         "MIT; its language model has terms of its own",
         "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})",
@@ -147,8 +153,8 @@ def _use_of_adapter(run: Run, stage: str, backbone: Mapping[str, Any]) -> Iterat
         yield f"It goes on the checkpoint of stage {title(base.stage)} of the same run (BASE below), on no other.\n"
     elif base.hub is None:
         yield "It goes on the model that the run started from, which is no published one (BASE below).\n"
-    if family_of(backbone) == "internvl2_5":
-        yield "InternVL2.5 is taken in transformers' layout: `mathse convert` makes it of the published folder.\n"
+    if family_of(backbone) in ("internvl2_5", "internvl3"):
+        yield "InternVL is taken in transformers' layout: `mathse convert` makes it of the published folder.\n"
     yield "```"
     yield f"base = transformers.AutoModelForImageTextToText.from_pretrained({base.hub or 'BASE'!r})"
     yield "peft.PeftModel.from_pretrained(base, 'FOLDER')"

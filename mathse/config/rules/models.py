@@ -14,8 +14,11 @@ from mathse.config.backbones import (
     SMOLLM2_VISION,
     CausalLM,
     CogVLM2,
+    InternVL3,
     InternVL25,
     Qwen2VL,
+    Qwen3VL,
+    Qwen25VL,
     SmolLM2Vision,
     TinyBackbone,
 )
@@ -30,7 +33,10 @@ PATCH = 14  # pixels, of smollm2_vision's tower
 MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type; the published CogVLM2 has none
     TinyBackbone: ("qwen2_vl",),
     Qwen2VL: ("qwen2_vl",),
+    Qwen25VL: ("qwen2_5_vl",),
+    Qwen3VL: ("qwen3_vl",),
     InternVL25: ("internvl", "internvl_chat"),
+    InternVL3: ("internvl", "internvl_chat"),
     CogVLM2: ("cogvlm2", None),
     SmolLM2Vision: ("llava",),
 }

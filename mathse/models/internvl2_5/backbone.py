@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -24,12 +24,21 @@ from mathse.models.base import IMAGE_CACHE, Encoded, Features
 from mathse.models.cache import BoundedCache
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, told_in_a_sentence
-from mathse.models.internvl2_5.published import MODEL_TYPE, chat_template, native_config, read_published
+from mathse.models.internvl2_5.published import (
+    INTERNLM2,
+    MODEL_TYPE,
+    Language,
+    chat_template,
+    native_config,
+    read_published,
+)
 from mathse.models.internvl2_5.tokenizer import END
 from mathse.models.row import Row
 from mathse.seeds import derive
 
 QUALITY = (75, 100)  # of random JPEG compression, as the published training code draws it
+
+Family = TypeVar("Family", bound="InternVL25Backbone")
 
 
 class InternVL25Backbone(ChatBackbone):
@@ -40,6 +49,7 @@ class InternVL25Backbone(ChatBackbone):
     """
 
     family: ClassVar[str] = "internvl2_5"
+    language: ClassVar[Language] = INTERNLM2  # of published folders
     parts: Mapping[str, str] = {
         "connector": r"model\.multi_modal_projector(\.|$)",
         "tower": r"model\.vision_tower(\.|$)",
@@ -139,11 +149,16 @@ class InternVL25Backbone(ChatBackbone):
 
 def architecture(settings: Settings) -> Architecture:
     """The model of a folder's config.json in either layout, without numbers."""
+    return architecture_in(InternVL25Backbone, settings)
+
+
+def architecture_in(family: type[InternVL25Backbone], settings: Settings) -> Architecture:
+    """``architecture`` of a family."""
     folder, config = Path(settings.path), None
-    described = expect_family(folder, InternVL25Backbone.family, (InternVLConfig.model_type, MODEL_TYPE))
+    described = expect_family(folder, family.family, (InternVLConfig.model_type, MODEL_TYPE))
     if described["model_type"] == MODEL_TYPE:
         # the id of a picture's token is the tokenizer's, and changes no size
-        config = native_config(described, image_token_id=0, where=str(folder / "config.json"))
+        config = native_config(described, family.language, image_token_id=0, where=str(folder / "config.json"))
     model = open_model(
         InternVLForConditionalGeneration, folder, attention=settings.attention, config=config, weights=False
     )
@@ -152,7 +167,7 @@ def architecture(settings: Settings) -> Architecture:
     tiles = [most + (most > 1) for most in (settings.train_tiles, settings.eval_tiles)]  # with the thumbnail
     cut, limits = GotOcr2ImageProcessorPil(), {"crop_to_patches": True, "max_patches": settings.eval_tiles}
     return Architecture(
-        InternVL25Backbone.bare(model),
+        family.bare(model),
         settings.dtype,
         (tiles[0] * (cells + 1), tiles[1] * (cells + 1)),  # a class token a tile
         (tiles[0] * seq_length + 3, tiles[1] * seq_length + 3),  # <img>, </img> and the line's end
@@ -166,8 +181,13 @@ def load(settings: Settings, weights: bool = True) -> InternVL25Backbone:
 
     ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``.
     """
+    return opened(InternVL25Backbone, settings, weights)
+
+
+def opened(family: type[Family], settings: Settings, weights: bool) -> Family:
+    """A checkpoint of the family."""
     folder = resolve(settings.path, settings.revision, weights)
-    config, processor, generation = read_folder(folder, settings.system)
+    config, processor, generation = read_folder(folder, settings.system, family)
     model = open_model(
         InternVLForConditionalGeneration,
         folder,
@@ -178,11 +198,11 @@ def load(settings: Settings, weights: bool = True) -> InternVL25Backbone:
     )
     if generation is not None:
         model.generation_config = generation
-    return InternVL25Backbone(model, processor, settings)
+    return family(model, processor, settings)
 
 
 def read_folder(
-    folder: Path, system: str | None = None
+    folder: Path, system: str | None = None, family: type[InternVL25Backbone] = InternVL25Backbone
 ) -> tuple[InternVLConfig | None, InternVLProcessor, GenerationConfig | None]:
     """What surrounds the weights of a folder of either layout: config and generation settings (None where they are
     transformers' own files, which it reads itself), and the processor as prompts and pictures are made here.
@@ -190,9 +210,9 @@ def read_folder(
     Raises CheckpointError for a folder of another family.
     """
     config = generation = None
-    described = expect_family(folder, InternVL25Backbone.family, (InternVLConfig.model_type, MODEL_TYPE))
+    described = expect_family(folder, family.family, (InternVLConfig.model_type, MODEL_TYPE))
     if described["model_type"] == MODEL_TYPE:
-        config, processor, generation = read_published(folder)
+        config, processor, generation = read_published(folder, family.language)
     else:
         processor = open_processor(folder)
         # On Pillow the pixels are the published ones; the torchvision processor that AutoProcessor opens is off by 1 or

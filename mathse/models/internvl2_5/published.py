@@ -6,8 +6,9 @@ Source of the facts: the published ``config.json``, conversation template and ``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
@@ -26,7 +27,7 @@ from mathse.runs.store import read_json
 
 MODEL_TYPE = "internvl_chat"
 TEMPLATE = "internvl2_5"  # of conversations; earlier InternVL checkpoints talk in others
-LANGUAGE, PIXEL_SHUFFLE = "InternLM2ForCausalLM", "v2"
+PIXEL_SHUFFLE = "v2"
 
 # The published default of conversation template internvl2_5: "You are InternVL, a multimodal large language model,
 # developed by Shanghai AI Laboratory, Tsinghua University and partners."
@@ -36,20 +37,29 @@ _MEAN, _DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _BICUBIC = 3
 
 
-def read_published(folder: Path) -> tuple[InternVLConfig, InternVLProcessor, GenerationConfig]:
+class Language(NamedTuple):
+    """A language model that published folders come with."""
+
+    architecture: str  # its name in llm_config
+    checkpoint: str  # one that has it, for messages
+    text_config: Callable[[dict[str, Any]], dict[str, Any]]  # of a published llm_config
+    tokenizer: Callable[[Path], PreTrainedTokenizerFast]  # of a published folder
+
+
+def read_published(folder: Path, language: Language) -> tuple[InternVLConfig, InternVLProcessor, GenerationConfig]:
     """Config, processor and generation settings of a published folder; no weight is read.
 
     Raises CheckpointError for a setting that is missing, wrong or of another InternVL, and for a tokenizer that is
     damaged or does not fit the embedding.
     """
     published = read_config(folder)
-    tokenizer = build_tokenizer(folder)
+    tokenizer = language.tokenizer(folder)
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    config = native_config(published, image_token_id=image_id, where=str(folder / "config.json"))
+    config = native_config(published, language, image_token_id=image_id, where=str(folder / "config.json"))
     rows = config.text_config.vocab_size
     if len(tokenizer) > rows:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; tokenizer.model and "
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; the tokenizer's files and "
             "config.json do not belong together, download them again"
         )
     return config, build_processor(folder, published, tokenizer), generation_config(folder, tokenizer)
@@ -58,7 +68,7 @@ def read_published(folder: Path) -> tuple[InternVLConfig, InternVLProcessor, Gen
 # --- config.json -----------------------------------------------------------------------------------------------------
 
 
-def native_config(published: dict[str, Any], *, image_token_id: int, where: str) -> InternVLConfig:
+def native_config(published: dict[str, Any], language: Language, *, image_token_id: int, where: str) -> InternVLConfig:
     """The native config that says what a published ``config.json`` says.
 
     Raises CheckpointError, with ``where`` as the file's name, for a setting that is missing or that transformers'
@@ -67,7 +77,7 @@ def native_config(published: dict[str, Any], *, image_token_id: int, where: str)
     try:
         vision, text = published["vision_config"], published["llm_config"]
         for setting, value, supported in (
-            ("llm_config.architectures", text.get("architectures"), [LANGUAGE]),
+            ("llm_config.architectures", text.get("architectures"), [language.architecture]),
             ("template", published["template"], TEMPLATE),
             ("ps_version", published["ps_version"], PIXEL_SHUFFLE),
             ("use_thumbnail", published.get("use_thumbnail", True), True),
@@ -76,13 +86,12 @@ def native_config(published: dict[str, Any], *, image_token_id: int, where: str)
         ):
             if value != supported:
                 raise CheckpointError(
-                    f"{where}: {setting} is {value!r}, and only {supported!r} is supported; name an InternVL2.5 "
-                    "checkpoint with an InternLM2.5 language model, such as OpenGVLab/InternVL2_5-8B"
+                    f"{where}: {setting} is {value!r}, and only {supported!r} is supported; name {language.checkpoint}"
                 )
         # Settings that transformers' class takes for granted were refused above; what is left goes over by name.
         return InternVLConfig(
             vision_config=_vision(vision),
-            text_config=_text(text),
+            text_config=language.text_config(text),
             image_token_id=image_token_id,
             image_seq_length=tokens_per_tile(published),
             downsample_ratio=float(published["downsample_ratio"]),
@@ -132,10 +141,9 @@ def _vision(published: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text(published: dict[str, Any]) -> dict[str, Any]:
-    # InternLM2 is Llama with its queries, keys and values in one matrix; see weights.py
+def decoder_sizes(published: dict[str, Any]) -> dict[str, Any]:
+    """The settings that InternLM2 and Qwen2 have in common with transformers' decoders."""
     return {
-        "model_type": "llama",
         "vocab_size": published["vocab_size"],
         "hidden_size": published["hidden_size"],
         "intermediate_size": published["intermediate_size"],
@@ -146,14 +154,30 @@ def _text(published: dict[str, Any]) -> dict[str, Any]:
         "max_position_embeddings": published["max_position_embeddings"],
         "initializer_range": published.get("initializer_range", 0.02),
         "rms_norm_eps": published["rms_norm_eps"],
-        "attention_bias": published.get("bias", True),  # of wqkv and wo; the published class has it on by default
-        "mlp_bias": False,
         "rope_parameters": _rope(published),
         "pad_token_id": published.get("pad_token_id"),
         "bos_token_id": published.get("bos_token_id"),
         "eos_token_id": published.get("eos_token_id"),
         "tie_word_embeddings": published.get("tie_word_embeddings", False),
     }
+
+
+def _internlm2(published: dict[str, Any]) -> dict[str, Any]:
+    # InternLM2 is Llama with its queries, keys and values in one matrix; see weights.py
+    return {
+        "model_type": "llama",
+        **decoder_sizes(published),
+        "attention_bias": published.get("bias", True),  # of wqkv and wo; the published class has it on by default
+        "mlp_bias": False,
+    }
+
+
+INTERNLM2 = Language(
+    "InternLM2ForCausalLM",
+    "an InternVL2.5 checkpoint with an InternLM2.5 language model, such as OpenGVLab/InternVL2_5-8B",
+    _internlm2,
+    build_tokenizer,
+)
 
 
 def _rope(published: dict[str, Any]) -> dict[str, Any]:

@@ -28,11 +28,16 @@ CHAT_TEMPLATE = tiny_tokenizer.CHAT_TEMPLATE.replace(
 def tiny_internvl2_5(seed: int, heads: int = 4) -> InternVL25Backbone:
     """What ``python -m mathse tiny internvl2_5 DST`` saves; with 2 ``heads`` vLLM takes it too, which has no heads of
     size 16."""
+    return InternVL25Backbone(*model_and_processor(seed, heads, "llama"), InternVL25())
+
+
+def model_and_processor(seed: int, heads: int, language: str) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
+    """``language``: the ``model_type`` of its decoder."""
     processor = _processor()
     tokenizer = processor.tokenizer
     config = InternVLConfig(
         text_config={
-            "model_type": "llama",
+            "model_type": language,
             **decoder_config(tokenizer, hidden_size=64, mlp_size=128, layers=2, heads=heads, kv_heads=2),
         },
         vision_config={
@@ -61,7 +66,7 @@ def tiny_internvl2_5(seed: int, heads: int = 4) -> InternVL25Backbone:
 
     model = drawn(seed, make)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    return InternVL25Backbone(model.eval(), processor, InternVL25())
+    return model.eval(), processor
 
 
 def _processor() -> InternVLProcessor:

@@ -1,0 +1,85 @@
+"""InternVL3: InternVL2.5's tower, tiles and conversation around a Qwen2.5 language model, in transformers' layout and in
+the published one (``internvl_chat``).
+
+Source of the facts: the published ``config.json`` and tokenizer; Zhu et al. 2025, "InternVL3" (arXiv 2504.10479). Of the
+published sizes, 9B has another language model (InternLM3) and is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+
+from mathse.config.backbones import InternVL3 as Settings
+from mathse.errors import CheckpointError
+from mathse.models.architecture import Architecture
+from mathse.models.checkpoint import BROKEN, reason_of, told_in_a_sentence
+from mathse.models.internvl2_5 import InternVL25Backbone
+from mathse.models.internvl2_5.backbone import architecture_in, opened
+from mathse.models.internvl2_5.published import Language, decoder_sizes
+from mathse.models.internvl2_5.tiny import model_and_processor
+from mathse.models.internvl2_5.tokenizer import IMAGE, IMAGE_END, IMAGE_START, NEEDED
+from mathse.models.trial import try_tokenizer
+
+# The processor wants a token for videos, which InternVL3 reads as images: one of Qwen2.5's that no prompt holds.
+VIDEO = "<|video_pad|>"
+
+
+def qwen2_config(published: dict[str, Any]) -> dict[str, Any]:
+    """transformers' own Qwen2, whose weights have the same names in a published folder."""
+    return {"model_type": "qwen2", **decoder_sizes(published)}
+
+
+def qwen2_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The published tokenizer: Qwen2.5's with tokens for pictures behind its own.
+
+    Raises CheckpointError for files that are missing or damaged, and where a token of pictures has no id.
+    """
+    try_tokenizer(folder)
+    try:
+        tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except BROKEN as e:
+        raise CheckpointError(f"{folder}: its tokenizer cannot be opened ({reason_of(e)})") from None
+    vocabulary = tokenizer.get_vocab()
+    if missing := [token for token in (*NEEDED, VIDEO) if token not in vocabulary]:
+        raise CheckpointError(
+            f"{folder}: {missing[0]} is no token of its tokenizer; download tokenizer_config.json, added_tokens.json, "
+            "vocab.json and merges.txt again"
+        )
+    names = {"start_image_token": IMAGE_START, "end_image_token": IMAGE_END, "context_image_token": IMAGE}
+    tokenizer._set_model_specific_special_tokens({**names, "video_token": VIDEO})
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+class InternVL3Backbone(InternVL25Backbone):
+    """An ``InternVLForConditionalGeneration`` with a Qwen2 decoder."""
+
+    family: ClassVar[str] = "internvl3"
+    language: ClassVar[Language] = Language(
+        "Qwen2ForCausalLM",
+        "an InternVL3 checkpoint with a Qwen2.5 language model, such as OpenGVLab/InternVL3-8B",
+        qwen2_config,
+        qwen2_tokenizer,
+    )
+
+
+def architecture(settings: Settings) -> Architecture:
+    """The model of a folder's config.json in either layout, without numbers."""
+    return architecture_in(InternVL3Backbone, settings)
+
+
+@told_in_a_sentence
+def load(settings: Settings, weights: bool = True) -> InternVL3Backbone:
+    """Open an InternVL3 checkpoint, in the published layout or in transformers'.
+
+    ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``.
+    """
+    return opened(InternVL3Backbone, settings, weights)
+
+
+def make_tiny(seed: int, heads: int = 4) -> InternVL3Backbone:
+    """What ``mathse tiny internvl3 DST`` saves: a few hundred thousand random parameters, in transformers' layout."""
+    return InternVL3Backbone(*model_and_processor(seed, heads, "qwen2"), Settings())

@@ -1,0 +1,131 @@
+"""Qwen3-VL through transformers' own classes: Qwen2-VL's processor at 16 x 16 pixels a patch, a decoder with a norm of
+queries and keys, and DeepStack: beside the tower's output, mergers read some of its layers below, and the first layers
+of the decoder add what they make of them at the places of the pictures.
+
+Source of the facts: transformers' ``modeling_qwen3_vl``; the Qwen team 2025, "Qwen3-VL Technical Report" (arXiv
+2511.21631).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import (
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+from mathse.config.backbones import Qwen3VL as Settings
+from mathse.models import tiny_tokenizer
+from mathse.models.architecture import Architecture
+from mathse.models.base import Features
+from mathse.models.chat import DECODER_SCOPE
+from mathse.models.checkpoint import told_in_a_sentence
+from mathse.models.qwen2vl import Qwen2VLBackbone, architecture_in, opened
+from mathse.models.tiny import decoder_config, drawn, vision_ids
+
+
+class Qwen3VLBackbone(Qwen2VLBackbone):
+    """A ``Qwen3VLForConditionalGeneration`` with its ``Qwen3VLProcessor``.
+
+    The features of a picture are the tower's output and the layers that DeepStack reads, side by side: (patches, (1 + D)
+    C), and behind the connector (tokens, (1 + D) H).
+    """
+
+    family: ClassVar[str] = "qwen3_vl"
+    model_class: ClassVar[Any] = Qwen3VLForConditionalGeneration
+    max_pixels: ClassVar[int] = 16_777_216
+    parts: Mapping[str, str] = {
+        "connector": r"model\.visual\.(merger|deepstack_merger_list)(\.|$)",
+        "tower": r"model\.visual\.(?!(merger|deepstack_merger_list)(\.|$))",
+    }
+    lora_scopes: Mapping[str, str] = {
+        "language": DECODER_SCOPE,
+        "tower": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear_fc[12])",
+    }
+
+    def tower(self, image: Features) -> Tensor:
+        visual = self.model.model.visual
+        read: list[Tensor] = []
+        hooks = [
+            merger.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+            for merger in visual.deepstack_merger_list
+        ]
+        try:
+            last = super().tower(image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.cat([last, *read], dim=-1)
+
+    def connector(self, seen: Tensor) -> Tensor:
+        visual = self.model.model.visual
+        mergers = [visual.merger, *visual.deepstack_merger_list]
+        layers = seen.chunk(len(mergers), dim=-1)
+        return torch.cat([merger(layer) for merger, layer in zip(mergers, layers, strict=True)], dim=-1)
+
+    def with_features(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        inputs = super().with_features(batch)
+        if "mm_encoder_outputs" in inputs:
+            output = inputs["mm_encoder_outputs"]["image"]
+            layers = 1 + len(self.model.config.vision_config.deepstack_visual_indexes)
+            # of each picture (tokens, (1 + D) H) -> what the embeddings are replaced by, and what D layers add
+            output.pooler_output, *output.deepstack_features = zip(
+                *(tokens.chunk(layers, dim=-1) for tokens in output.pooler_output), strict=True
+            )
+        return inputs
+
+
+def architecture(settings: Settings) -> Architecture:
+    """The model of a folder's config.json, without numbers."""
+    return architecture_in(Qwen3VLBackbone, settings)
+
+
+@told_in_a_sentence
+def load(settings: Settings, weights: bool = True) -> Qwen3VLBackbone:
+    """Open a Qwen3-VL checkpoint; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
+    return opened(Qwen3VLBackbone, settings, weights)
+
+
+def make_tiny(seed: int, heads: int = 4) -> Qwen3VLBackbone:
+    """What ``mathse tiny qwen3_vl DST`` saves: a few hundred thousand random parameters, DeepStack from one layer."""
+    tokenizer = tiny_tokenizer.build_tokenizer()
+    half = (64 // heads // 2 - 2) // 2  # frequencies of rows, and of columns; time has 2
+    rope = {"mrope_section": [2, half, half], "mrope_interleaved": True}
+    config = Qwen3VLConfig(
+        text_config={
+            **decoder_config(tokenizer, 64, 128, layers=2, heads=heads, kv_heads=2, **rope),
+            "head_dim": 64 // heads,
+            "tie_word_embeddings": False,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+            "initializer_range": 0.05,
+        },
+        tie_word_embeddings=False,
+        **vision_ids(tokenizer),
+    )
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(
+            size={"shortest_edge": 32 * 32, "longest_edge": 128 * 128}, patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        ),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(),
+        chat_template=tiny_tokenizer.CHAT_TEMPLATE,
+    )
+    model = drawn(seed, lambda: Qwen3VLForConditionalGeneration(config))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return Qwen3VLBackbone(model.eval(), processor)
