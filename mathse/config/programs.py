@@ -20,7 +20,17 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from mathse.config.backbones import HF, CausalLM, CogVLM2, InternVL3, InternVL25, Qwen2VL, Qwen3VL, Qwen25VL, TinyBackbone
+from mathse.config.backbones import (
+    HF,
+    CausalLM,
+    CogVLM2,
+    InternVL3,
+    InternVL25,
+    Qwen2VL,
+    Qwen3VL,
+    Qwen25VL,
+    TinyBackbone,
+)
 from mathse.config.generators import HFGenerator
 from mathse.config.options import CONF, available, groups, option_of
 from mathse.config.origin import Origin, origin_of

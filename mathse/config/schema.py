@@ -288,11 +288,11 @@ OPTIONS: dict[str, tuple[type[Any], ...]] = {
     "backbone": (
         TinyBackbone,
         Qwen2VL,
+        InternVL25,
+        CogVLM2,
         Qwen25VL,
         Qwen3VL,
-        InternVL25,
         InternVL3,
-        CogVLM2,
         CausalLM,
         SmolLM2,
         SmolLM2Vision,

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, type[Any]] = {
     "tiny": TinyBackbone,
     "qwen2vl": Qwen2VL,
+    "internvl2_5": InternVL25,
+    "cogvlm2": CogVLM2,
     "qwen2_5_vl": Qwen25VL,
     "qwen3_vl": Qwen3VL,
-    "internvl2_5": InternVL25,
     "internvl3": InternVL3,
-    "cogvlm2": CogVLM2,
     "causal_lm": CausalLM,
     "smollm2": SmolLM2,
     "smollm2_vision": SmolLM2Vision,

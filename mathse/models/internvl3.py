@@ -1,8 +1,8 @@
-"""InternVL3: InternVL2.5's tower, tiles and conversation around a Qwen2.5 language model, in transformers' layout and in
-the published one (``internvl_chat``).
+"""InternVL3: InternVL2.5's tower, tiles and conversation around a Qwen2.5 language model, in transformers' layout and
+in the published one (``internvl_chat``).
 
-Source of the facts: the published ``config.json`` and tokenizer; Zhu et al. 2025, "InternVL3" (arXiv 2504.10479). Of the
-published sizes, 9B has another language model (InternLM3) and is refused.
+Source of the facts: the published ``config.json`` and tokenizer; Zhu et al. 2025, "InternVL3" (arXiv 2504.10479). The
+published 9B checkpoint has another language model (InternLM3) and is refused.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ from mathse.models.tiny import decoder_config, drawn, vision_ids
 class Qwen3VLBackbone(Qwen2VLBackbone):
     """A ``Qwen3VLForConditionalGeneration`` with its ``Qwen3VLProcessor``.
 
-    The features of a picture are the tower's output and the layers that DeepStack reads, side by side: (patches, (1 + D)
-    C), and behind the connector (tokens, (1 + D) H).
+    The features of a picture are the tower's output and the D layers that DeepStack reads, side by side:
+    (patches, (1 + D) C), and behind the connector (tokens, (1 + D) H).
     """
 
     family: ClassVar[str] = "qwen3_vl"
@@ -67,7 +67,7 @@ class Qwen3VLBackbone(Qwen2VLBackbone):
     def connector(self, seen: Tensor) -> Tensor:
         visual = self.model.model.visual
         mergers = [visual.merger, *visual.deepstack_merger_list]
-        layers = seen.chunk(len(mergers), dim=-1)
+        layers = [layer.contiguous() for layer in seen.chunk(len(mergers), dim=-1)]
         return torch.cat([merger(layer) for merger, layer in zip(mergers, layers, strict=True)], dim=-1)
 
     def with_features(self, batch: dict[str, Tensor]) -> dict[str, Any]:
@@ -119,7 +119,10 @@ def make_tiny(seed: int, heads: int = 4) -> Qwen3VLBackbone:
     )
     processor = Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(
-            size={"shortest_edge": 32 * 32, "longest_edge": 128 * 128}, patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3
+            size={"shortest_edge": 32 * 32, "longest_edge": 128 * 128},
+            patch_size=16,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
         ),
         tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(),

@@ -161,6 +161,33 @@ def test_padding_on_either_side_changes_no_row(backbone: Backbone) -> None:
         assert torch.allclose(one.watched, mine.watched, atol=ATOL)  # type: ignore[arg-type]
 
 
+def test_several_pictures_in_a_row_change_no_other_row_in_whatever_order_they_come(backbone: Backbone) -> None:
+    rows = several(backbone)
+    if backbone.max_images is None:
+        rows[1:1] = [
+            asks("Which is larger?", picture(84, 28), picture(150, 90, 4), response="A"),
+            asks("Which of three?", picture(28, 28, 5), picture(30, 120, 6), picture(84, 28), response="C, of course"),
+        ]
+
+    def of_each(order: list[int]) -> list[torch.Tensor]:
+        """Log-probabilities of each row's response, by the row."""
+        with torch.no_grad():
+            logits, targets = backbone.answer_logits(backbone.collate([rows[k] for k in order]))
+        chosen = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+        parts = chosen.split([backbone.lengths([rows[k]])[0].response for k in order])
+        return [parts[order.index(k)] for k in range(len(rows))]
+
+    whole = of_each(list(range(len(rows))))
+    turned = of_each(list(range(len(rows)))[::-1])
+    alone = []
+    for row in rows:
+        with torch.no_grad():
+            logits, targets = backbone.answer_logits(backbone.collate([row]))
+        alone.append(logits.log_softmax(-1).gather(1, targets[:, None])[:, 0])
+    for one, other, single in zip(whole, turned, alone, strict=True):
+        assert torch.allclose(one, other, atol=ATOL) and torch.allclose(one, single, atol=ATOL)
+
+
 def test_greedy_sampling_with_a_cache_equals_recomputing_each_token(backbone: Backbone) -> None:
     for row in several(backbone)[:3]:
         [[said]] = backbone.complete([row], max_new_tokens=6)

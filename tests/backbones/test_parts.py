@@ -14,7 +14,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Qwen2
 from transformers import Qwen2VLForConditionalGeneration as Qwen2VL
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.backbones import HF, CausalLM, SmolLM2, SmolLM2Vision
+from mathse.config.backbones import HF, CausalLM, InternVL3, Qwen3VL, Qwen25VL, SmolLM2, SmolLM2Vision
 from mathse.config.backbones import CogVLM2 as CogVLM2Settings
 from mathse.config.backbones import InternVL25 as InternVL25Settings
 from mathse.config.backbones import Qwen2VL as Qwen2VLSettings
@@ -27,8 +27,11 @@ from mathse.models.base import Backbone
 from mathse.models.cogvlm2 import CogVLM2Config, CogVLM2ForConditionalGeneration
 from mathse.models.cogvlm2.backbone import CogVLM2Backbone
 from mathse.models.internvl2_5.backbone import InternVL25Backbone
+from mathse.models.internvl3 import InternVL3Backbone
 from mathse.models.parts import PARTS, freeze, lora_pattern, named_parts, part_of
+from mathse.models.qwen2_5_vl import Qwen25VLBackbone
 from mathse.models.qwen2vl import Qwen2VLBackbone
+from mathse.models.qwen3_vl import Qwen3VLBackbone
 
 QWEN2VL_7B = Qwen2VLConfig(  # the class's own defaults are larger
     text_config={
@@ -198,7 +201,10 @@ def test_the_settings_know_the_parts_and_scopes_of_each_family() -> None:
     families = {
         TinySettings: Qwen2VLBackbone,
         Qwen2VLSettings: Qwen2VLBackbone,
+        Qwen25VL: Qwen25VLBackbone,
+        Qwen3VL: Qwen3VLBackbone,
         InternVL25Settings: InternVL25Backbone,
+        InternVL3: InternVL3Backbone,
         CogVLM2Settings: CogVLM2Backbone,
     }
     asked = {CausalLM, SmolLM2, SmolLM2Vision, HF}  # their scopes are found in each model

@@ -13,7 +13,7 @@ from small import picture
 
 from mathse.__main__ import main
 from mathse.config import build
-from mathse.config.backbones import CogVLM2, InternVL25, Qwen2VL, TinyBackbone
+from mathse.config.backbones import CogVLM2, InternVL3, InternVL25, Qwen2VL, Qwen3VL, Qwen25VL, TinyBackbone
 from mathse.errors import CheckpointError
 from mathse.models.prompt_reader import prompt_reader, reader_as_set
 from mathse.models.row import Row
@@ -38,6 +38,9 @@ def never() -> Any:
         ("qwen2vl", QWEN, SHOWN),
         ("internvl2_5", INTERNVL, SHOWN),
         ("internvl2_5", partial(INTERNVL, system="You check geometry."), SHOWN),
+        ("qwen2_5_vl", partial(Qwen25VL, min_pixels=1568, max_pixels=12544), SHOWN),
+        ("qwen3_vl", partial(Qwen3VL, min_pixels=2048, max_pixels=16384), SHOWN),
+        ("internvl3", partial(InternVL3, jpeg_seed=0, eval_tiles=2), SHOWN),
         ("cogvlm2", CogVLM2, SHOWN[:2]),  # one image a row
         ("tiny", TinyBackbone, SHOWN),
     ],

@@ -26,7 +26,10 @@ from mathse.runs.store import write_json, write_jsonl
 
 ROWS = "train.jsonl"
 DATASET = "mathse"  # its name in dataset_info.json
-BREAKS = ("internvl2_5", "internvl3")  # families that read a line break after a picture: LLaMA-Factory writes none, ms-swift does
+BREAKS = (
+    "internvl2_5",
+    "internvl3",
+)  # families that read a line break after a picture: LLaMA-Factory writes none, ms-swift does
 
 
 class Format(NamedTuple):

@@ -1,5 +1,5 @@
-"""Scoring of MathVista, MathVerse, MATH-Vision, We-Math and MathVL-test, by the contract of
-``mathse.evaluation.benchmark``."""
+"""Scoring of MathVista, MathVerse, MATH-Vision, We-Math, MathVL-test, DynaMath, LogicVista and MMMU-Pro, by the
+contract of ``mathse.evaluation.benchmark``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ SETTINGS = {  # classes of mathse.config.evaluation
     "mathvision": "MathVision",
     "mathvl_test": "MathVLTest",
     "wemath": "WeMath",
+    "dynamath": "DynaMath",
+    "logicvista": "LogicVista",
+    "mmmu_pro": "MMMUPro",
 }
 NAMES = tuple(SETTINGS)
 

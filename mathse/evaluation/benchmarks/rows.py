@@ -21,7 +21,15 @@ from mathse.types import whole_characters
 
 Source = Path | tuple[str, str | None, str]  # a file, or the hub's data set (id, configuration, split)
 # A key that only one benchmark's rows have: for the error about another benchmark's file.
-_TELLTALE = {"mathvista": "pid", "mathverse": "sample_index", "mathvision": "level", "wemath": "ID"}
+_TELLTALE = {
+    "mathvista": "pid",
+    "mathverse": "sample_index",
+    "dynamath": "answer_type",
+    "mathvision": "level",
+    "wemath": "ID",
+    "logicvista": "imagename",
+    "mmmu_pro": "topic_difficulty",
+}
 # What stands in a row of every benchmark that has such a key, and in words.
 _KINDS = {
     "question": ((str,), "text"),
@@ -71,16 +79,20 @@ def load_items(
         images: the folder of the images; None: the file's own, or where the hub's are laid out.
         need_images: whether missing images are a mistake.
     """
-    if isinstance(source, Path):
-        source_rows, folder = read_file(source, key), images or source.parent
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = images or Path(cache) / "mathse" / "benchmarks" / name
-        source_rows = read_hub(*source, key, folder, need_images)
+    folder = images or folder_of(name, source)
+    source_rows = read_file(source, key) if isinstance(source, Path) else read_hub(*source, key, folder, need_images)
     items = [build(source_row, folder, need_images) for source_row in checked(source_rows, name, key, required)]
     if not items:
         raise DataError(f"{source}: no rows; give {name}'s problems")
     return items
+
+
+def folder_of(name: str, source: Source) -> Path:
+    """The folder of a benchmark's images: the file's own, or where those of the hub are laid out."""
+    if isinstance(source, Path):
+        return source.parent
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "mathse" / "benchmarks" / name
 
 
 def read_file(path: Path, key: str) -> Iterator[SourceRow]:

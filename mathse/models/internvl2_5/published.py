@@ -59,8 +59,8 @@ def read_published(folder: Path, language: Language) -> tuple[InternVLConfig, In
     rows = config.text_config.vocab_size
     if len(tokenizer) > rows:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; the tokenizer's files and "
-            "config.json do not belong together, download them again"
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; the tokenizer's files "
+            "and config.json do not belong together, download them again"
         )
     return config, build_processor(folder, published, tokenizer), generation_config(folder, tokenizer)
 

@@ -31,7 +31,9 @@ def tiny_internvl2_5(seed: int, heads: int = 4) -> InternVL25Backbone:
     return InternVL25Backbone(*model_and_processor(seed, heads, "llama"), InternVL25())
 
 
-def model_and_processor(seed: int, heads: int, language: str) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
+def model_and_processor(
+    seed: int, heads: int, language: str
+) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
     """``language``: the ``model_type`` of its decoder."""
     processor = _processor()
     tokenizer = processor.tokenizer
