@@ -197,6 +197,10 @@ class Backbone(ABC):
         """``connector``'s output for a batch, as the model takes it."""
         return tokens
 
+    def encoder_output(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
+        """``connector``'s output for a batch as the tower's output that the model takes in its place."""
+        return BaseModelOutputWithPooling(pooler_output=self.pooled(tokens, batch))
+
     def findings(self) -> list[str]:
         """What was found out of a model that no file describes, in sentences; shown before the first fit."""
         return []
@@ -381,8 +385,7 @@ class Backbone(ABC):
             # the dtype of pixels as the tower would have handed them on; autocast sees to it in a fit
             tokens = self.connector(stored.to(self.model.dtype))
         rest = {name: tensor for name, tensor in batch.items() if name != TOWER_FEATURES}
-        pooled = self.pooled(tokens, batch)
-        return {**rest, "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
+        return {**rest, "mm_encoder_outputs": {"image": self.encoder_output(tokens, batch)}}
 
     # --- sampling ---
 

@@ -22,6 +22,7 @@ from mathse.models.internvl2_5.published import Language, decoder_sizes
 from mathse.models.internvl2_5.tiny import model_and_processor
 from mathse.models.internvl2_5.tokenizer import IMAGE, IMAGE_END, IMAGE_START, NEEDED
 from mathse.models.trial import try_tokenizer
+from mathse.runs.store import read_json
 
 # The processor wants a token for videos, which InternVL3 reads as images: one of Qwen2.5's that no prompt holds.
 VIDEO = "<|video_pad|>"
@@ -38,6 +39,8 @@ def qwen2_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     Raises CheckpointError for files that are missing or damaged, and where a token of pictures has no id.
     """
     try_tokenizer(folder)
+    if not (folder / "tokenizer.json").is_file():
+        expect_pieces(folder)
     try:
         tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except BROKEN as e:
@@ -52,6 +55,25 @@ def qwen2_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer._set_model_specific_special_tokens({**names, "video_token": VIDEO})
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def expect_pieces(folder: Path) -> None:
+    """Raise CheckpointError unless vocab.json and merges.txt are those of one tokenizer: its library says of others no
+    more than that there is an error."""
+    try:
+        vocabulary = read_json(folder / "vocab.json")
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError, RecursionError) as e:
+        raise CheckpointError(f"{folder}: its tokenizer cannot be read ({reason_of(e)}); download it again") from None
+    if not isinstance(vocabulary, dict) or not all(type(index) is int and index >= 0 for index in vocabulary.values()):
+        raise CheckpointError(f"{folder / 'vocab.json'} is no object of tokens and their numbers; download it again")
+    for number, line in enumerate(lines, start=1):
+        left, _, right = line.partition(" ")
+        if line and not line.startswith("#version") and not {left, right, left + right} <= vocabulary.keys():
+            raise CheckpointError(
+                f"{folder / 'merges.txt'}:{number}: {line[:80]!r} joins tokens that vocab.json does not have; download "
+                "both again"
+            )
 
 
 class InternVL3Backbone(InternVL25Backbone):

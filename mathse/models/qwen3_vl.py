@@ -70,16 +70,20 @@ class Qwen3VLBackbone(Qwen2VLBackbone):
         layers = [layer.contiguous() for layer in seen.chunk(len(mergers), dim=-1)]
         return torch.cat([merger(layer) for merger, layer in zip(mergers, layers, strict=True)], dim=-1)
 
-    def with_features(self, batch: dict[str, Tensor]) -> dict[str, Any]:
-        inputs = super().with_features(batch)
-        if "mm_encoder_outputs" in inputs:
-            output = inputs["mm_encoder_outputs"]["image"]
-            layers = 1 + len(self.model.config.vision_config.deepstack_visual_indexes)
-            # of each picture (tokens, (1 + D) H) -> what the embeddings are replaced by, and what D layers add
-            output.pooler_output, *output.deepstack_features = zip(
-                *(tokens.chunk(layers, dim=-1) for tokens in output.pooler_output), strict=True
-            )
-        return inputs
+    def pooled(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
+        """Of each picture, (tokens, H): what its embeddings are replaced by."""
+        return super().pooled(tokens[:, : tokens.shape[1] // self._layers], batch)
+
+    def encoder_output(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
+        output = super().encoder_output(tokens, batch)
+        _, *added = tokens.chunk(self._layers, dim=-1)
+        output.deepstack_features = [super(Qwen3VLBackbone, self).pooled(layer, batch) for layer in added]
+        return output
+
+    @property
+    def _layers(self) -> int:
+        """Layers of the tower that are read, the last one among them."""
+        return 1 + len(self.model.config.vision_config.deepstack_visual_indexes)
 
 
 def architecture(settings: Settings) -> Architecture:
@@ -97,7 +101,7 @@ def make_tiny(seed: int, heads: int = 4) -> Qwen3VLBackbone:
     """What ``mathse tiny qwen3_vl DST`` saves: a few hundred thousand random parameters, DeepStack from one layer."""
     tokenizer = tiny_tokenizer.build_tokenizer()
     half = (64 // heads // 2 - 2) // 2  # frequencies of rows, and of columns; time has 2
-    rope = {"mrope_section": [2, half, half], "mrope_interleaved": True}
+    rope: dict[str, Any] = {"mrope_section": [2, half, half], "mrope_interleaved": True}
     config = Qwen3VLConfig(
         text_config={
             **decoder_config(tokenizer, 64, 128, layers=2, heads=heads, kv_heads=2, **rope),

@@ -432,7 +432,7 @@ def test_old_computed_frequencies_are_left_out(original, tmp_path):
         ({"template": "Hermes-2"}, "template"),
         ({"ps_version": "v1"}, "ps_version"),
         ({"use_thumbnail": False}, "use_thumbnail"),
-        ({"llm_config": {"architectures": ["Qwen2ForCausalLM"]}}, "Qwen2ForCausalLM"),
+        ({"llm_config": {"architectures": ["InternLM3ForCausalLM"]}}, "InternLM3ForCausalLM"),
         ({"downsample_ratio": None}, "downsample_ratio"),
         ({"llm_config": []}, "config.json"),
         ({"select_layer": "last"}, "vision_feature_layer"),

@@ -193,6 +193,10 @@ def test_a_tokenizer_without_the_tokens_of_pictures_is_refused(original: Path) -
 
 
 def test_a_tokenizer_that_cannot_be_read_is_refused(original: Path) -> None:
-    (original / "vocab.json").write_text("{")
-    with pytest.raises(CheckpointError, match=str(original)):
+    (original / "merges.txt").write_text("#version: 0.2\nt h\nQ Q\n")
+    with pytest.raises(CheckpointError, match=r"merges\.txt:3: 'Q Q' joins tokens that vocab\.json does not have"):
         load(original)
+    for vocabulary in ("{", '["a"]', '{"a": "b"}'):
+        (original / "vocab.json").write_text(vocabulary)
+        with pytest.raises(CheckpointError, match=str(original)):
+            load(original)

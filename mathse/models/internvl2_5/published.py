@@ -53,9 +53,9 @@ def read_published(folder: Path, language: Language) -> tuple[InternVLConfig, In
     damaged or does not fit the embedding.
     """
     published = read_config(folder)
+    config = native_config(published, language, image_token_id=0, where=str(folder / "config.json"))
     tokenizer = language.tokenizer(folder)
-    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    config = native_config(published, language, image_token_id=image_id, where=str(folder / "config.json"))
+    config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
     rows = config.text_config.vocab_size
     if len(tokenizer) > rows:
         raise CheckpointError(
