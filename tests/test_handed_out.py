@@ -34,7 +34,10 @@ from mathse.training.sft import SFTModule
 
 SECTIONS: dict[str, Any] = {
     "qwen2vl": sections.Qwen2VL,
+    "qwen2_5_vl": sections.Qwen25VL,
+    "qwen3_vl": sections.Qwen3VL,
     "internvl2_5": sections.InternVL25,
+    "internvl3": sections.InternVL3,
     "cogvlm2": sections.CogVLM2,
     "tiny": TinyBackbone,
 }

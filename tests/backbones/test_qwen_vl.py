@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from mathse.commands.tiny import BUILDERS
 from mathse.commands.tiny import main as make
 from mathse.models.base import join
 from mathse.models.flops import forward_flops
+from mathse.models.lower_layers import STATES, leave, states_of, why_not_kept
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.models.row import Row
 
@@ -66,6 +69,27 @@ def test_deepstack_goes_along_with_kept_features() -> None:
         whole = backbone.model.model.get_image_features(**prepared)
         tokens = backbone.connector(backbone.tower(prepared))
     assert torch.allclose(tokens[:, 64:], whole.deepstack_features[0][0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("layers", "kept"), [(1, False), (2, True)])
+def test_hidden_states_are_kept_above_the_layers_that_deepstack_adds_to(layers: int, kept: bool) -> None:
+    module, _, name = BUILDERS["qwen3_vl"].rpartition(".")
+    backbone = getattr(import_module(module), name)(0)
+    config = deepcopy(backbone.model.config)
+    config.text_config.num_hidden_layers, config.vision_config.deepstack_visual_indexes = 3, [0, 1]
+    torch.manual_seed(0)
+    backbone.model = type(backbone.model)(config).eval()
+    backbone.model.model.visual.requires_grad_(False)
+    leave(backbone, layers)
+    [encoded] = backbone.encode([ROW])
+    with torch.no_grad():
+        states = states_of(backbone, backbone.pad([encoded]))
+    stored = replace(encoded, features={}, extras={**encoded.extras, STATES: states[0].T})
+    with torch.no_grad():
+        reason = why_not_kept(backbone, backbone.pad([encoded]), backbone.pad([stored]))
+    assert (reason is None) == kept, reason
+    if not kept:
+        assert reason == "the upper layers of Qwen3VLForConditionalGeneration read more than these states"
 
 
 @pytest.mark.parametrize("name", NAMES)
