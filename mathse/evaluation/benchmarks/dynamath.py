@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 from mathse.config.evaluation import DynaMath as Settings
 from mathse.errors import DataError
 from mathse.evaluation.benchmark import LLM, Extraction, Item, Scored, check_choice, paired, share
-from mathse.evaluation.benchmarks.common import overall, prompt_file, unscored
+from mathse.evaluation.benchmarks.common import overall, prompt_file, scored_by_rule
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import SourceRow, checked, folder_of, image_path, read_file, read_hub
@@ -126,16 +126,12 @@ class DynaMath:
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
         """By the kind of the row's answer."""
-        scored = []
-        for item, response, extraction in paired(items, responses, extractions):
-            answer, reference = extraction.text, item.problem.answer
-            if answer is None:
-                scored.append(unscored(item, response, extraction, reference, "the answer was not extracted"))
-                continue
-            correct = equal(answer, reference, item.raw["answer_type"])
-            decided_by = f"{extraction.decided_by}+rule"
-            scored.append(Scored(item.problem.id, response, answer, answer, reference, correct, decided_by))
-        return scored
+        return scored_by_rule(
+            items,
+            responses,
+            extractions,
+            lambda item, answer: (answer, equal(answer, item.problem.answer, item.raw["answer_type"]), ""),
+        )
 
     def mapped(self, response: str) -> str:
         """The student's marked answer as the "short answer" of a JSON object."""

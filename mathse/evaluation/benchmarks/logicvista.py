@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mathse.config.evaluation import LogicVista as Settings
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import LLM, NOT_SCORED, Extraction, Item, Scored, check_choice, paired, share
-from mathse.evaluation.benchmarks.common import overall, prompt_file, unscored
+from mathse.evaluation.benchmarks.common import overall, prompt_file, scored_by_rule
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import SourceRow, load_items
@@ -104,17 +104,12 @@ class LogicVista:
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
         """Right is the reference's set of options."""
-        scored = []
-        for item, response, extraction in paired(items, responses, extractions):
-            answer, reference = extraction.text, item.problem.answer
-            if answer is None:
-                scored.append(unscored(item, response, extraction, reference, "the options were not extracted"))
-                continue
-            correct = _options(answer) == _options(reference)
-            decided_by = f"{extraction.decided_by}+rule"
-            prediction = ", ".join(_options(answer))
-            scored.append(Scored(item.problem.id, response, answer, prediction, reference, correct, decided_by))
-        return scored
+
+        def verdict(item: Item, answer: str) -> tuple[str, bool, str]:
+            chosen = _options(answer)
+            return ", ".join(chosen), chosen == _options(item.problem.answer), ""
+
+        return scored_by_rule(items, responses, extractions, verdict)
 
     def mapped(self, response: str) -> str:
         """The student's marked answer, where it is nothing but options."""
@@ -191,8 +186,4 @@ def _entry(response: str) -> str:
 
 def _options(text: str) -> list[str]:
     """The options of "A, C", sorted, in lower case."""
-    return sorted(_parts(text))
-
-
-def _parts(text: str) -> Iterator[str]:
-    return (option.strip().lower() for option in text.split(","))
+    return sorted(option.strip().lower() for option in text.split(","))

@@ -31,7 +31,7 @@ from mathse.config.evaluation import MMMUPro as Settings
 from mathse.data.picture_marks import MARK
 from mathse.errors import DataError
 from mathse.evaluation.benchmark import LLM, RULE, Extraction, Item, Scored, check_choice, group_accuracy, paired
-from mathse.evaluation.benchmarks.common import overall, unscored
+from mathse.evaluation.benchmarks.common import overall, scored_by_rule
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import (
@@ -146,19 +146,13 @@ class MMMUPro:
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
         """Right is the reference's letter."""
-        scored = []
-        for item, response, extraction in paired(items, responses, extractions):
-            answer, reference = extraction.text, item.problem.answer
-            if answer is None:
-                scored.append(unscored(item, response, extraction, reference, "the answer was not extracted"))
-                continue
+
+        def verdict(item: Item, answer: str) -> tuple[str, bool, str]:
             letters = LETTERS[: len(item.problem.choices)]
             prediction = answer or letters[derive(0, "mmmu_pro", item.problem.id) % len(letters)]
-            note = "" if answer else BY_CHANCE
-            decided_by = f"{extraction.decided_by}+rule"
-            correct = prediction == reference
-            scored.append(Scored(item.problem.id, response, answer, prediction, reference, correct, decided_by, note))
-        return scored
+            return prediction, prediction == item.problem.answer, "" if answer else BY_CHANCE
+
+        return scored_by_rule(items, responses, extractions, verdict)
 
     def mapped(self, response: str) -> str:
         """The student's marked answer behind "Answer:"."""
