@@ -12,7 +12,7 @@ import transformers
 from transformers import PreTrainedTokenizerFast
 
 from mathse.config.backbones import HF as Settings
-from mathse.config.backbones import InternVL25
+from mathse.config.backbones import InternVL3
 from mathse.models import beside_target, tiny_tokenizer
 from mathse.models.asked import apply_settings
 from mathse.models.hf import HFBackbone
@@ -73,7 +73,7 @@ def _glm4v() -> Built:
 
 
 def _internvl() -> Built:
-    made = beside_target(InternVL25(), "make_tiny")(0)
+    made = beside_target(InternVL3(), "make_tiny")(0)
     return made.processor, type(made.model), made.model.config
 
 
