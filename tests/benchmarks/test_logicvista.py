@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mathse.data.decontamination.benchmark_files import problems_of
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import NOT_SCORED
 from mathse.evaluation.benchmarks import make
@@ -71,6 +72,12 @@ def test_published_answers_get_their_published_extractions_and_verdicts(publishe
     assert found["Inductive"] == {"accuracy": 0.2, "correct": 1, "total": 5}
     assert (found["Diagram"]["total"], found["OCR"]["total"], found["OCR and Diagram"]["total"]) == (9, 8, 5)
     assert bench.protocol()["extractor"] == "scripted"
+
+
+def test_its_file_can_be_kept_out_of_training_data(published: Path) -> None:
+    problems = list(problems_of(published))
+    assert [problem.id for problem in problems] == [name for name, *_ in PUBLISHED]
+    assert all(len(problem.images) == 1 and Path(problem.images[0]).is_file() for problem in problems)
 
 
 def test_without_an_llm_a_sentence_is_not_scored(published: Path) -> None:
