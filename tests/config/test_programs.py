@@ -22,7 +22,7 @@ MODEL_TYPE = {"qwen2_vl": {"vocab_size": 151_936}, "internvl": {}, "llama": {}, 
 
 def model(folder: Path, model_type: str = "qwen2_vl", **others: Any) -> Path:
     """A model's folder, as far as settings look into it."""
-    write_json(folder / "config.json", {"model_type": model_type, **MODEL_TYPE[model_type], **others})
+    write_json(folder / "config.json", {"model_type": model_type, **MODEL_TYPE.get(model_type, {}), **others})
     return folder
 
 
