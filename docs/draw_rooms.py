@@ -167,13 +167,13 @@ WALK = (
     ),
     Step("runs.store:write_jsonl", "evolution.state:EvolutionState.save", "the state is written", "train.jsonl"),
     Step(
-        "evolution.training_rows:training_rows",
+        "evolution.training_rows:make_training_rows",
         "evolution.stages:_fit_on_paths",
         "paths become question and answer",
         "Row",
     ),
-    Step("models.base:Backbone.encode", "training.loader:RowEncoder._made", "tokens and pixels", "tensors"),
-    Step("training.fit:fit", "evolution.fitting:Fitting.fit", "the student is fitted", "checkpoint/"),
+    Step("models.base:Backbone.encode", "training.loader:RowEncoder._encode", "tokens and pixels", "tensors"),
+    Step("training.fit:fit", "evolution.models:RunModels.fit", "the student is fitted", "checkpoint/"),
 )
 
 

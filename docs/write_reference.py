@@ -62,7 +62,7 @@ def _section(
             yield f"### `{name}`: settings of every option"
             yield _table(below[0][1], [x for x in settings_of(below[0][1]) if x in shared], path)
         for option, part in below:
-            yield f"### `{prefix}{name}`" if option is None else f"### `{name}={option}`"
+            yield f"### `{prefix}{name}`" if option is None else f"### `{prefix}{name}={option}`"
             about = inspect.cleandoc(part.__doc__ or "").split("\n\n")[0]
             if about and not about.startswith(f"{part.__name__}("):  # a dataclass without a docstring writes its own
                 yield about
@@ -89,7 +89,8 @@ def _shared(schemas: Sequence[type]) -> frozenset[str]:
 def _below(f: FieldInfo, prefix: str) -> list[tuple[str | None, type]]:
     """(option, class) of each section that a field may hold; option None where there is no choice."""
     mark, section = option_of_field(f), section_of(f)
-    if mark is not None and not prefix:
+    # A group in another section is described where its own settings are: evolution/update, not the ORM's backbone.
+    if mark is not None and mark.group.startswith(prefix.replace(".", "/")):
         group = mark.group
         schemas = [schema for schema in OPTIONS.get(group, ()) if len(settings_of(schema)) > 1]  # beside its _target_
         return [(" | ".join(options_of(group, schema)), schema) for schema in schemas]

@@ -1,4 +1,7 @@
-"""``mathse VERB``, also ``python -m mathse VERB``: finds the verb's module and runs it, nothing else is loaded."""
+"""``mathse SUBCOMMAND``, also ``python -m mathse SUBCOMMAND``: import the subcommand's module and run it.
+
+Nothing else is imported.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from mathse import __version__
-from mathse.commands.mistakes import guarded
-from mathse.commands.subcommands import ALIASES, SUBCOMMANDS, module_of
+from mathse.commands.mistakes import run_guarded
+from mathse.commands.subcommands import ALIASES, SUBCOMMANDS, import_subcommand
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,29 +20,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
 
         def show_help() -> int:
-            print("usage: mathse VERB ...\n")
-            print("\n".join(f"  {verb:<13} {purpose}" for verb, (_, purpose) in SUBCOMMANDS.items()))
+            print("usage: mathse SUBCOMMAND ...\n")
+            print("\n".join(f"  {name:<13} {purpose}" for name, (_, purpose) in SUBCOMMANDS.items()))
             return 0 if arguments else 2
 
-        return guarded(show_help)
-    verb, *rest = arguments
-    if verb in ("-V", "--version"):
+        return run_guarded(show_help)
+    subcommand, *rest = arguments
+    if subcommand in ("-V", "--version"):
         print(f"mathse {__version__}")
         return 0
-    verb = ALIASES.get(verb, verb)
-    if verb not in SUBCOMMANDS:
-        near = get_close_matches(verb, SUBCOMMANDS, n=1)
+    subcommand = ALIASES.get(subcommand, subcommand)
+    if subcommand not in SUBCOMMANDS:
+        near = get_close_matches(subcommand, SUBCOMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"error: no such verb: {verb}; there are {', '.join(SUBCOMMANDS)}{hint}", file=sys.stderr)
+        print(f"error: no such subcommand: {subcommand}; there are {', '.join(SUBCOMMANDS)}{hint}", file=sys.stderr)
         return 2
-    run: Callable[[Sequence[str]], int] = module_of(verb).main
-    return guarded(lambda: run(rest))
+    run: Callable[[Sequence[str]], int] = import_subcommand(subcommand).main
+    return run_guarded(lambda: run(rest))
 
 
 def command() -> int:
-    """The console command ``mathse``: like ``python -m``, it finds a user's own modules in the current folder."""
+    """The console command ``mathse``: like ``python -m``, it imports a user's own modules from the current folder."""
     if not sys.flags.safe_path:
-        sys.path.append(os.getcwd())  # last, so that no folder of theirs hides a library
+        sys.path.append(os.getcwd())  # last, so that no folder of the user hides a library
     return main()
 
 

@@ -17,8 +17,8 @@ from mathse.config.schema import TrainConfig
 from mathse.data.synthetic.critique import near_miss
 from mathse.data.synthetic.problems import facts
 from mathse.data.synthetic.solution import compute_step, write
-from mathse.evolution.summary import orm_figures
-from mathse.runs.stage_cache import name_in, own_files
+from mathse.evolution.measure import select_orm_figures
+from mathse.runs.stage_cache import list_own_files, name_in
 from mathse.runs.store import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.scoring.metrics import accepted, accuracy, orm_metrics, transitions
@@ -265,20 +265,20 @@ class Builder:
 
     def _summary(self) -> None:
         by_student = [
-            {"stage": s, **orm_figures(read_json(self.folder / s / "orm_metrics.json"))}
+            {"stage": s, **select_orm_figures(read_json(self.folder / s / "orm_metrics.json"))}
             for s in ("distill", "round_01", "round_02")
         ]
         write_json(self.folder / "summary.json", {
             "status": "finished", "name": self.name, "task": "evolve", "seed": self.seed,
             "metric": self.entries[-1]["accuracy"], "stages": self.entries,
-            "orm": orm_figures(read_json(self.folder / "orm/metrics.json")),
+            "orm": select_orm_figures(read_json(self.folder / "orm/metrics.json")),
             "orm_by_student": by_student, "notes": [NOTE],
         })  # fmt: skip
 
 
 def outputs(folder: Path) -> dict[str, dict[str, Any]]:
     """What a stage's manifest says of the files in its folder."""
-    return {name_in(folder, f): {"sha256": sha256_file(f), "bytes": f.stat().st_size} for f in own_files(folder)}
+    return {name_in(folder, f): {"sha256": sha256_file(f), "bytes": f.stat().st_size} for f in list_own_files(folder)}
 
 
 def write_stage(folder: Path) -> None:

@@ -36,7 +36,7 @@ def test_the_launcher_uses_public_names_of_torch_alone() -> None:
 
 
 def test_ranks_know_their_places_and_rank_0_reports() -> None:
-    body = "launch.report([launch.own_rank().size, os.environ['LOCAL_RANK'], '${local_rank} $'])"
+    body = "launch.report([launch.read_own_rank().size, os.environ['LOCAL_RANK'], '${local_rank} $'])"
     assert agent.run(script(body), 3, 0) == [3, "0", "${local_rank} $"]
     assert agent.run(script("pass"), 2, 0) is None
     assert launch.RUN_ID not in os.environ and not launch.is_supervised()
@@ -58,7 +58,7 @@ def test_a_rank_that_fails_ends_the_others_and_its_words_are_shown(
     capfd: pytest.CaptureFixture[str], deed: str, end: str
 ) -> None:
     # rank 0 loses the connection; rank 2 notices nothing
-    body = f"if rank == 1: {deed}\nif rank == 0: time.sleep(0.5); launch.lost_others()\ntime.sleep(60)"
+    body = f"if rank == 1: {deed}\nif rank == 0: time.sleep(0.5); launch.end_after_others()\ntime.sleep(60)"
     begun = time.monotonic()
     with pytest.raises(launch.RanksFailed) as failed:
         agent.run(script(body), 3, 0)
@@ -71,7 +71,7 @@ def test_a_rank_that_fails_ends_the_others_and_its_words_are_shown(
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 0 of these tests does not notice that others are gone, and is not waited for."""
-    monkeypatch.setattr(agent, "PATIENCE", 0.5)
+    monkeypatch.setattr(agent, "PATIENCE_SECONDS", 0.5)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -84,7 +84,7 @@ if rank == attempt < 2:
 if attempt < 2: time.sleep(60)"""
     assert agent.run(script(f"{body}\nlaunch.report(attempt)"), 2, 3) == 2
     assert capfd.readouterr().err.splitlines() == [
-        f"rank {n} was ended by SIGKILL; all ranks start again and go on from the run folder (restart {n + 1} of 3)"
+        f"rank {n} was ended by SIGKILL; all ranks start again and continue from the run folder (restart {n + 1} of 3)"
         for n in range(2)
     ]
 
@@ -97,7 +97,7 @@ def test_restarts_come_to_an_end(capfd: pytest.CaptureFixture[str]) -> None:
     assert first.endswith("(restart 1 of 1)") and failed.value.code == 9
     assert last == (
         "error: rank 1 ended with exit code 9; after 1 restarts (trainer.max_restarts); the same command in the same "
-        "run folder goes on from here"
+        "run folder continues from here"
     )
 
 
@@ -108,7 +108,7 @@ def test_a_mistake_that_a_rank_has_told_is_told_once(capfd: pytest.CaptureFixtur
         'launch.record_mistake(ValueError("no rows")); sys.exit(1)'
     )
     with pytest.raises(launch.RanksFailed) as failed:
-        agent.run(script(f"if rank == {teller}: {tells}\nprint('lost'); launch.lost_others()"), 2, 3)
+        agent.run(script(f"if rank == {teller}: {tells}\nprint('lost'); launch.end_after_others()"), 2, 3)
     said = capfd.readouterr().err
     assert failed.value.code == 1 and said == ("rank 1: " if teller else "") + "error: no rows\n"
 
@@ -134,15 +134,15 @@ def test_a_rank_that_the_launcher_ends_already_does_not_wait_for_it(
     monkeypatch.setattr(leaving, "_asked", True)
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
     with pytest.raises(SystemExit) as ended:
-        launch.lost_others()
+        launch.end_after_others()
     assert ended.value.code == launch.LOST_OTHERS and (tmp_path / launch.LOST).exists()
 
 
 @pytest.mark.usefixtures("hasty")
 def test_of_ranks_that_wait_the_one_that_is_stuck_is_named(capfd: pytest.CaptureFixture[str]) -> None:
-    soon = "launch.PATIENCE = 0.5"
+    soon = "launch.PATIENCE_SECONDS = 0.5"
     with pytest.raises(launch.RanksFailed) as failed:
-        agent.run(script(f"{soon}\nif rank != 1: launch.lost_others()\ntime.sleep(60)"), 3, 0)
+        agent.run(script(f"{soon}\nif rank != 1: launch.end_after_others()\ntime.sleep(60)"), 3, 0)
     assert failed.value.code == 1
     assert capfd.readouterr().err.startswith("error: rank 1 did not answer the others any more; ")
 
@@ -193,9 +193,9 @@ def test_no_rank_outlives_its_agent(tmp_path: Path, sent: signal.Signals) -> Non
 open(r'{tmp_path}/' + str(os.getpid()), 'w').close()
 {stuck}"""
     program = f"""from contextlib import suppress
-from mathse.commands.stop_signals import stopping_once
+from mathse.commands.stop_signals import handle_stop_signals
 from mathse.training import agent
-with suppress(KeyboardInterrupt), stopping_once(): agent.run({script(body)!r}, 2, 3)"""
+with suppress(KeyboardInterrupt), handle_stop_signals(): agent.run({script(body)!r}, 2, 3)"""
     process = subprocess.Popen([sys.executable, "-c", program])
     try:
         pids = wait_for_four(tmp_path)

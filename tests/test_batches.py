@@ -9,7 +9,7 @@ import torch
 
 from mathse.models.cache import BoundedCache
 from mathse.models.row import Row
-from mathse.training.batches import EpochStream, MixedStream, OnceStream, length, step_seed
+from mathse.training.batches import EpochStream, MixedStream, OnceStream, count_characters, derive_step_seed
 
 
 def rows_of(lengths: list[int]) -> list[Row]:
@@ -67,7 +67,7 @@ def test_validation_sees_each_row_once() -> None:
     stream = OnceStream(UNEVEN, 7)
     seen = [key for step in range(len(stream.batches)) for key in keys(stream, step)]
     assert sorted(seen) == list(range(len(UNEVEN)))  # type: ignore[type-var]
-    lengths = [length(UNEVEN[key or 0]) for key in seen]
+    lengths = [count_characters(UNEVEN[key or 0]) for key in seen]
     assert lengths == sorted(lengths)
 
 
@@ -100,8 +100,8 @@ def test_made_up_rows_depend_on_seed_and_step_alone() -> None:
 
 
 def test_each_step_has_a_seed_of_its_own() -> None:
-    assert len({step_seed(seed, step) for seed in range(3) for step in range(100)}) == 300
-    torch.manual_seed(step_seed(0, 0))  # a seed that torch takes
+    assert len({derive_step_seed(seed, step) for seed in range(3) for step in range(100)}) == 300
+    torch.manual_seed(derive_step_seed(0, 0))  # a seed that torch takes
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------

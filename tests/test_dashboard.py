@@ -1,4 +1,4 @@
-"""The workspace and the report of a study: their specs, and what is asked of a W&B server of our own making."""
+"""The workspace and the report of a study: their specs, and the requests to a W&B server of this test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def package():
 
 @pytest.fixture(scope="module")
 def specs(package):
-    """What --dry-run prints for a study, and for all of a project."""
+    """The output of --dry-run for a study, and for a whole project."""
     return {study: dry_run(*(("--study", study) if study else ())) for study in ("rounds", None)}
 
 

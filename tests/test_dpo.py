@@ -16,16 +16,17 @@ from test_loss import TOKENS, VOCABULARY, parts
 from test_ranks import SPEC, in_ranks
 from test_ranks import job as job_of_ranks
 
-from mathse.config.evolution import DPO
 from mathse.config.fits import Optimizer
-from mathse.evolution.preferences import Preference, preference_row, preferences
+from mathse.config.updates import DPOUpdateConfig
 from mathse.evolution.state import Judged
+from mathse.evolution.training_rows import Preference, make_preference_row, pair_paths
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.row import Row
 from mathse.runs.store import read_jsonl
 from mathse.training import loss
 from mathse.training.fit import FitJob, fit
 from mathse.training.loss import token_log_probs
+from mathse.training.updates.preferences import DPOUpdate
 from mathse.types import Lineage, ReasoningPath, Verdict
 
 PAIRS = replace(SETTINGS, batch_size=4, micro_batch_size=2)
@@ -38,7 +39,7 @@ def path(problem: str, name: str, text: str, origin: Any = "student", parent: st
 def pair_rows(count: int = 8) -> list[Row]:
     """Right paths beside wrong ones, of other lengths."""
     return [
-        preference_row(
+        make_preference_row(
             "compact",
             problem,
             Preference(
@@ -50,7 +51,7 @@ def pair_rows(count: int = 8) -> list[Row]:
 
 
 def dpo_job(folder: Path, rows: Sequence[Row], settings: Any = PAIRS, **dpo: float) -> FitJob:
-    return job(folder, rows, settings, dpo=DPO(**dpo))
+    return job(folder, rows, settings, update=DPOUpdate(DPOUpdateConfig(**dpo)))
 
 
 def log_p(backbone: Backbone, row: Row, text: str) -> float:
@@ -138,7 +139,7 @@ def test_log_probabilities_in_chunks_are_the_plain_ones_and_so_are_their_gradien
     weigh = torch.linspace(-1, 1, TOKENS)
     gradients = []
     for at_once in (VOCABULARY * TOKENS * 4, VOCABULARY * 8 * 4):
-        monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr(loss, "LOGITS_CHUNK_BYTES", at_once)
         head.weight.grad = states.grad = None
         values = token_log_probs(head, states, targets)
         (values * weigh).sum().backward()  # type: ignore[no-untyped-call]
@@ -156,7 +157,8 @@ def test_log_probabilities_in_chunks_are_the_plain_ones_and_so_are_their_gradien
 )
 def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path, strategy: str, sizes: dict[str, Any]) -> None:
     def fitted(folder: Path, strategy: str) -> None:
-        fit(SPEC.open(), replace(job_of_ranks(folder, strategy, **sizes), rows=pair_rows(), dpo=DPO()))
+        update = DPOUpdate(DPOUpdateConfig())
+        fit(SPEC.open(), replace(job_of_ranks(folder, strategy, **sizes), rows=pair_rows(), update=update))
 
     fitted(tmp_path / "one", "auto")
     if (error := in_ranks(2, lambda: fitted(tmp_path / "both", strategy))) is not None:
@@ -177,13 +179,13 @@ def wrong(of: ReasoningPath) -> Judged:
 def test_pairs_are_of_one_problem_newest_first_and_accepted_paths_take_turns() -> None:
     train = [path("a", "0", "right"), path("b", "0", "right"), path("a", "1", "right too")]
     drafts = [path("a", "old", "w1"), path("c", "x", "w"), path("a", "new", "w2"), path("a", "same", "right")]
-    found = [(p.chosen.id[-3:], p.rejected.id.rpartition("/")[2]) for p in preferences(train, [*map(wrong, drafts)])]
+    found = [(p.chosen.id[-3:], p.rejected.id.rpartition("/")[2]) for p in pair_paths(train, [*map(wrong, drafts)])]
     assert found == [("a/1", "new"), ("a/0", "new"), ("a/1", "old"), ("a/0", "old"), ("a/1", "same")]
-    assert len(list(preferences(train, [*map(wrong, drafts)], most=2))) == 2
+    assert len(list(pair_paths(train, [*map(wrong, drafts)], most=2))) == 2
 
 
 def test_a_rewrite_is_paired_with_its_own_draft_alone() -> None:
     drafts = [path("a", "0", "w1"), path("a", "1", "w2"), path("a", "2", " ")]
     rewrite = path("a", "r", "right", "reflection", parent=drafts[0].id)
-    (found,) = preferences([rewrite], [*map(wrong, drafts)])
+    (found,) = pair_paths([rewrite], [*map(wrong, drafts)])
     assert (found.chosen, found.rejected) == (rewrite, drafts[0])

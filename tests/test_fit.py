@@ -224,9 +224,9 @@ def test_the_rate_warms_up_and_falls_over_the_length_of_this_fit(tmp_path: Path,
 
 def test_the_schedule_is_a_line_up_and_a_cosine_down() -> None:
     module = SFTModule(tiny_backbone(), steps=100, optimizer=Optimizer(lr=1.0, warmup_ratio=0.1, min_lr_ratio=0.2))
-    shares = [module.lr_share(step) for step in range(101)]
+    shares = [module.compute_lr_factor(step) for step in range(101)]
     assert shares[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
-    assert (shares[10], shares[55], shares[100], module.lr_share(1000)) == pytest.approx((1.0, 0.6, 0.2, 0.2))
+    assert (shares[10], shares[55], shares[100], module.compute_lr_factor(1000)) == pytest.approx((1.0, 0.6, 0.2, 0.2))
 
 
 def test_a_second_fit_of_the_same_backbone_trains_all_its_steps(tmp_path: Path, rows: list[Row]) -> None:

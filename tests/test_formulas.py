@@ -1,4 +1,4 @@
-r"""Formulas of reports: what becomes MathML, what stays as it was, and that no text can act or stall a page."""
+r"""Formulas of reports: conversion to MathML, unchanged texts, and texts that must not act or stall a page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def drawn(markup: str) -> list[ET.Element]:
 
 
 def shown(formula: ET.Element) -> str:
-    """What a reader sees: all but the source that stays for copying."""
+    """The visible text: all text except the source for copying."""
     return "".join(formula.find("semantics")[0].itertext())  # type: ignore[index]
 
 
@@ -142,7 +142,7 @@ def test_a_text_of_nothing_but_delimiters_takes_no_time(text):
     begun = time.perf_counter()
     with_formulas(text)
     MATH.steps(text)
-    assert time.perf_counter() - begun < 10  # 0.2 s on an idle core; what backtracks would take hours
+    assert time.perf_counter() - begun < 10  # 0.2 s on an idle core; a backtracking pattern would take hours
 
 
 def test_only_so_many_formulas_of_a_text_are_drawn():

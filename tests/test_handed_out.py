@@ -112,7 +112,7 @@ def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSpec]:
                 p.fill_(0.01)
     modes.finish(kept, LORA, before, folder / "kept", folder / "kept")
     kept.save(folder / "kept")
-    assert adapters.base_of(folder / "kept") is not None
+    assert adapters.find_base(folder / "kept") is not None
     made["kept adapters"] = ModelSpec(TinyBackbone(path=str(folder / "kept"), dtype="bfloat16"))
     made["random"] = ModelSpec(TinyBackbone(hidden_size=32, layers=2, heads=2, mlp_size=64), {"init_seed": 0})
     return made

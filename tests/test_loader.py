@@ -111,7 +111,7 @@ def test_a_cache_too_small_for_a_step_costs_time_and_nothing_else(
     rows = solved_rows(backbone, 7)
     stream = EpochStream(rows, 4, 0)
     whole = StepData(stream, backbone, 4, steps=8)
-    monkeypatch.setattr(loader, "CACHE", 3 * backbone.encode(rows[:1])[0].nbytes)
+    monkeypatch.setattr(loader, "MAX_CACHE_BYTES", 3 * backbone.encode(rows[:1])[0].nbytes)
     small = StepData(stream, backbone, 4, steps=8)
     for step in range(8):
         assert equal(list(small[step]), list(whole[step]))

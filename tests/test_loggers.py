@@ -1,4 +1,4 @@
-"""The loggers against a run folder: what they wrote is read back, W&B's from its offline files."""
+"""The loggers against a run folder: their files are read back, W&B's from its offline files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from mathse.config.compose import train_config
 from mathse.data.images import load_image
 from mathse.errors import ConfigError, RunError
 from mathse.reporting.loggers import CsvLogger, RunLoggers, open_logger
-from mathse.reporting.loggers.lightning import is_lightnings
+from mathse.reporting.loggers.lightning import is_lightning_logger
 from mathse.reporting.loggers.wandb import WandbLogger
 from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.runs.store import read_json, read_jsonl, write_json, write_jsonl
 from mathse.scoring.answers import extract_answer, same_answer
 from mathse.training.fit import TrainLog
-from mathse.training.resume import ResumePoints, newest
+from mathse.training.resume import ResumePoints, find_newest
 from mathse.types import Problem
 
 AFTER = {
@@ -204,7 +204,8 @@ def test_one_logger_beside_csv_has_the_settings_of_one_alone(chosen):
 def test_several_loggers_have_a_section_each():
     config, _ = train_config(["logger=[wandb,csv,tensorboard]", "logger.loggers.wandb.project=sums"])
     assert [*config.logger.loggers] == ["wandb", "tensorboard"]
-    assert config.logger.loggers["wandb"].project == "sums" and is_lightnings(config.logger.loggers["tensorboard"])
+    assert config.logger.loggers["wandb"].project == "sums"
+    assert is_lightning_logger(config.logger.loggers["tensorboard"])
 
 
 def lightnings_csv(folder: Path) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def test_all_loggers_of_a_run_are_told_and_its_tables_are_written_whoever_else_i
         files = [*tmp_path.rglob("csv/**/metrics.csv"), run.path / "metrics.csv"]
         assert len(files) == 3 and all(rows_of(file) for file in files)
         assert {f.name for f in run.path.glob("logger*.json")} == {"logger.one.json", "logger.two.json"}
-        loggers.say_what_is_left(pytest.fail)
+        loggers.say_remaining_tasks(pytest.fail)
 
 
 def test_a_logger_that_cannot_be_opened_closes_those_before_it(builder, tmp_path):
@@ -254,7 +255,7 @@ def test_a_logger_whose_package_is_missing_is_one_sentence_with_a_remedy(builder
 @pytest.mark.parametrize("option", ["tensorboard", "mlflow"])
 def test_lightnings_loggers_are_options_of_the_command_line(option):
     config, _ = train_config([f"logger={option}", "name=demo"])
-    assert is_lightnings(config.logger)
+    assert is_lightning_logger(config.logger)
 
 
 # --- wandb ------------------------------------------------------------------------------------------------------------
@@ -404,7 +405,7 @@ def test_loading_the_loggers_does_not_load_wandb(root):
 
 
 class Toy(pl.LightningModule):
-    """One weight that halves the loss again and again; what it logs depends on the step alone."""
+    """One weight that halves the loss again and again; its log depends only on the step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -457,7 +458,7 @@ def toy_run(folder: Path, die_at: int, settled: bool) -> None:
 def toy_fit(folder: Path, callbacks: list[pl.Callback]) -> None:
     scratch = folder / "fit"
     scratch.mkdir(exist_ok=True)
-    start = newest(scratch, print)
+    start = find_newest(scratch, print)
     log = TrainLog(folder / "train_log.jsonl", start.step if start else 0)
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -498,7 +499,7 @@ def test_wandb_without_a_login_is_one_sentence_with_a_remedy(tmp_path):
 def test_a_run_killed_twice_is_one_wandb_run_whose_curve_has_every_step_once(tmp_path):
     folder = tmp_path / "run"
     ids = []
-    # The second process dies before it gets beyond what the first one sent: the third must still know of that.
+    # The second process dies before it gets beyond what the first process sent: the third must still know of it.
     for die_at, settled, code in ((33, True, -signal.SIGKILL), (27, False, -signal.SIGKILL), (-1, False, 0)):
         done = script(folder, die_at, settled)
         assert done.returncode == code, done.stderr

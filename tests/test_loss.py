@@ -15,7 +15,7 @@ from small import solved_rows, tiny_backbone
 from torch import Tensor, nn
 
 from mathse.training import loss
-from mathse.training.loss import added_up, cross_entropy, cross_entropy_and_hits
+from mathse.training.loss import accumulate_cross_entropy, cross_entropy, cross_entropy_and_hits
 
 TOKENS, WIDTH, VOCABULARY = 37, 16, 11_000  # more words than a block of the head's gradient has
 
@@ -23,7 +23,7 @@ TOKENS, WIDTH, VOCABULARY = 37, 16, 11_000  # more words than a block of the hea
 @pytest.fixture
 def in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight tokens at once, so that 37 are four chunks and a ragged one."""
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 8 * 4 * VOCABULARY)
+    monkeypatch.setattr(loss, "LOGITS_CHUNK_BYTES", 8 * 4 * VOCABULARY)
 
 
 def parts(dtype: torch.dtype = torch.float32, bias: bool = False) -> tuple[nn.Linear, Tensor, Tensor]:
@@ -94,7 +94,7 @@ def test_a_heads_gradient_is_added_up_over_micro_batches_in_one_tensor(autocast:
         return [*values, states.grad, head.weight.grad], places
 
     wanted, _ = two_passes(lambda *answered: cross_entropy(*answered[:3]) / answered[3])
-    got, places = two_passes(added_up)
+    got, places = two_passes(accumulate_cross_entropy)
     assert len(places) == 1
     for one, other in zip(got, wanted, strict=True):
         assert (one - other).norm() <= 1e-6 * other.norm()
@@ -103,8 +103,8 @@ def test_a_heads_gradient_is_added_up_over_micro_batches_in_one_tensor(autocast:
 def test_without_gradients_nothing_is_added_to_a_heads(in_chunks: None) -> None:
     head, states, targets = parts()
     with torch.no_grad():
-        added_up(head, states, targets, 7)
-    added_up(head.requires_grad_(False), states, targets, 7).backward()  # type: ignore[no-untyped-call]
+        accumulate_cross_entropy(head, states, targets, 7)
+    accumulate_cross_entropy(head.requires_grad_(False), states, targets, 7).backward()  # type: ignore[no-untyped-call]
     assert head.weight.grad is None
 
 
@@ -143,7 +143,7 @@ def test_no_token_is_no_loss() -> None:
 def test_a_head_that_is_more_than_a_matrix_is_applied_whole_and_the_log_says_why(
     in_chunks: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loss._say.cache_clear()
+    loss._log_once.cache_clear()
     head, states, targets = parts(bias=True)
     wrapped = nn.Sequential(head)
     wrapped.out_features = VOCABULARY  # type: ignore[assignment]
@@ -153,7 +153,7 @@ def test_a_head_that_is_more_than_a_matrix_is_applied_whole_and_the_log_says_why
                 assert torch.equal(cross_entropy(whole, states, targets), plain(whole, states, targets))
     assert [record.message.partition(": ")[2] for record in caplog.records] == [
         "the head has a bias",
-        "the head is Sequential, not nn.Linear alone",
+        "the head is Sequential, not a plain nn.Linear",
     ]
 
 
@@ -174,7 +174,7 @@ def test_a_models_gradients_are_those_of_its_own_loss(monkeypatch: pytest.Monkey
     (backbone.model(**batch).loss * count).backward()
     wanted = {name: p.grad.clone() for name, p in backbone.model.named_parameters() if p.grad is not None}
     backbone.model.zero_grad()
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 4 * 4 * backbone.model.lm_head.out_features)
+    monkeypatch.setattr(loss, "LOGITS_CHUNK_BYTES", 4 * 4 * backbone.model.lm_head.out_features)
     cross_entropy(backbone.model.lm_head, *backbone.answer_states(batch)).backward()  # type: ignore[no-untyped-call]
     for name, parameter in backbone.model.named_parameters():
         if name in wanted:
@@ -210,7 +210,7 @@ PEAK_OF_A_TRAINED_HEAD = """
 import sys
 import torch
 from torch import nn
-from mathse.training.loss import added_up, cross_entropy
+from mathse.training.loss import accumulate_cross_entropy, cross_entropy
 
 def peak(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
 
@@ -222,7 +222,10 @@ targets = torch.randint(151_936, (256,))
 (states[:64] @ head.weight[:1000].detach().T).sum().backward()  # loads what matrix products need
 before = peak()
 for _ in range(2):  # micro-batches
-    loss = added_up(head, states, targets, 7) if sys.argv[1] == "added_up" else cross_entropy(head, states, targets) / 7
+    if sys.argv[1] == "accumulated":
+        loss = accumulate_cross_entropy(head, states, targets, 7)
+    else:
+        loss = cross_entropy(head, states, targets) / 7
     loss.backward()
 print(peak() - before)
 """
@@ -232,9 +235,9 @@ print(peak() - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
 def test_beside_the_gradient_of_a_trained_head_the_loss_takes_half_a_gibibyte_at_most(root: Path) -> None:
     taken = {}
-    for measure in ("added_up", "cross_entropy"):
+    for measure in ("accumulated", "plain"):
         command = [sys.executable, "-c", PEAK_OF_A_TRAINED_HEAD, measure]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
         taken[measure] = int(done.stdout)
     print({measure: f"{count / 2**30:.2f} GiB" for measure, count in taken.items()})
-    assert 0 < taken["added_up"] <= 2**29 < taken["cross_entropy"]  # which makes another gradient, of 0.51 GiB here
+    assert 0 < taken["accumulated"] <= 2**29 < taken["plain"]  # autograd makes another gradient, of 0.51 GiB here

@@ -8,7 +8,7 @@ from statistics import mean
 
 import pytest
 
-from mathse.training.packing import Group, most_work, packed, work, work_in_step
+from mathse.training.packing import Group, most_work, pack_rows, work, work_in_step
 
 BATCH, RANKS = 128, 8
 
@@ -34,7 +34,7 @@ def test_every_row_runs_once_within_the_bounds(
     ranks: int, rows: int, most_rows: int, most_tokens: int | None, together: bool
 ) -> None:
     lengths = like_answers(rows, seed=rows)
-    shares = packed(lengths, most_rows, most_tokens, ranks, together)
+    shares = pack_rows(lengths, most_rows, most_tokens, ranks, together)
     assert len(shares) == ranks and all(shares)
     assert not together or len({len(share) for share in shares}) == 1
     groups = [group for share in shares for group in share if group]
@@ -45,12 +45,12 @@ def test_every_row_runs_once_within_the_bounds(
 
 def test_rows_of_a_step_are_packed_the_same_way_on_every_rank_and_at_every_call() -> None:
     lengths = like_answers(BATCH, seed=0)
-    assert packed(lengths, 8, 4096, RANKS) == packed(lengths, 8, 4096, RANKS)
+    assert pack_rows(lengths, 8, 4096, RANKS) == pack_rows(lengths, 8, 4096, RANKS)
 
 
 def test_one_process_runs_neighbours_in_length_together() -> None:
-    assert packed([5, 1, 4, 2, 3], 2) == [[[1, 3], [4, 2], [0]]]
-    assert packed([5, 1, 4, 2, 3], 5, 8) == [[[1, 3], [4, 2], [0]]]  # 2 x 2, then 2 x 4, then 5
+    assert pack_rows([5, 1, 4, 2, 3], 2) == [[[1, 3], [4, 2], [0]]]
+    assert pack_rows([5, 1, 4, 2, 3], 5, 8) == [[[1, 3], [4, 2], [0]]]  # 2 x 2, then 2 x 4, then 5
 
 
 @pytest.mark.parametrize(("most_rows", "most_tokens"), [(4, None), (8, None), (8, 4096), (32, 8192)])
@@ -58,7 +58,7 @@ def test_the_slowest_rank_is_within_a_tenth_of_the_mean(most_rows: int, most_tok
     slowest, in_step = [], []
     for seed in range(20):
         lengths = like_answers(BATCH, seed)
-        shares = packed(lengths, most_rows, most_tokens, RANKS)
+        shares = pack_rows(lengths, most_rows, most_tokens, RANKS)
         sums = [sum(work(group, lengths) for group in share) for share in shares]
         slowest.append(max(sums) / mean(sums))
         in_step.append(work_in_step(shares, lengths) / mean(sums))
@@ -74,7 +74,7 @@ def test_ranks_that_meet_at_a_steps_end_alone_have_equal_work_whatever_a_row_tak
     for seed in range(20):
         lengths = like_answers(BATCH, seed, image=(0, 0))
         lengths[0] = 3800  # an answer that is most of a rank's share
-        shares = packed(lengths, most_rows, None, RANKS, together=False)
+        shares = pack_rows(lengths, most_rows, None, RANKS, together=False)
         slowest.append(most_work(shares, lengths) / mean(sum(work(group, lengths) for group in s) for s in shares))
     assert mean(slowest) < on_average and max(slowest) < at_most
 
@@ -87,18 +87,18 @@ def test_one_row_a_pass_is_dealt_out_as_well_as_can_be_where_ranks_wait_in_every
             work_in_step([[[i] for i in order[:3]], [[i] for i in order[3:]]], lengths)
             for order in itertools.permutations(range(6))
         )
-        assert work_in_step(packed(lengths, 1, None, 2), lengths) == best
+        assert work_in_step(pack_rows(lengths, 1, None, 2), lengths) == best
 
 
 @pytest.mark.parametrize("ranks", [1, RANKS])
 def test_a_bound_on_tokens_leaves_little_padding(ranks: int) -> None:
     steps = [like_answers(BATCH, seed) for seed in range(20)]
-    assert mean(padding(packed(lengths, 8, 4096, ranks), lengths) for lengths in steps) < 0.04
+    assert mean(padding(pack_rows(lengths, 8, 4096, ranks), lengths) for lengths in steps) < 0.04
     as_drawn = [[list(range(k, k + 8)) for k in range(0, BATCH, 8)]]
     assert mean(padding(as_drawn, lengths) for lengths in steps) > 0.3
 
 
 def test_where_rows_are_few_the_largest_groups_are_halved_and_ranks_may_have_none() -> None:
-    assert sorted(packed([10, 10, 40], 2, None, 2)) == [[[0, 1]], [[2]]]
-    assert sorted(packed([10, 10, 40], 3, None, 3)) == [[[0]], [[1]], [[2]]]
-    assert sorted(packed([10, 20], 4, None, 4)) == [[[]], [[]], [[0]], [[1]]]
+    assert sorted(pack_rows([10, 10, 40], 2, None, 2)) == [[[0, 1]], [[2]]]
+    assert sorted(pack_rows([10, 10, 40], 3, None, 3)) == [[[0]], [[1]], [[2]]]
+    assert sorted(pack_rows([10, 20], 4, None, 4)) == [[[]], [[]], [[0]], [[1]]]

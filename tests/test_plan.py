@@ -16,7 +16,7 @@ from e2e.runs import SIZES, run
 from PIL import Image
 
 from mathse.__main__ import main
-from mathse.commands.plan.tokens import text_tokens
+from mathse.commands.plan.tokens import count_text_tokens
 from mathse.config.compose import train_config
 from mathse.evolution.planner import Range
 from mathse.evolution.tasks import open_run
@@ -268,7 +268,7 @@ def test_ranges_add_up_and_hold_their_ends() -> None:
     [("", 0), ("Find the area of the triangle.", 7), ("12345", 2), ("如图所示求面积", 5), ("a = b", 3)],
 )
 def test_text_is_counted_in_words_numbers_and_signs(text: str, tokens: int) -> None:
-    assert text_tokens(text) == tokens
+    assert count_text_tokens(text) == tokens
 
 
 def test_train_py_with_plan_true_prints_the_plan_and_does_nothing(

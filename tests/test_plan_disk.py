@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mathse.commands.plan.checkpoint_size import RESUME, parameters
+from mathse.commands.plan.checkpoint_size import RESUME_BYTES_PER_PARAMETER, count_parameters
 from mathse.commands.plan.plan import Plan, make_plan
-from mathse.commands.plan.table import plan_as_text
+from mathse.commands.plan.table import format_plan
 from mathse.config.backbones import CogVLM2, Qwen2VL
 from mathse.config.compose import train_config
 
@@ -26,9 +26,9 @@ def test_a_checkpoint_is_measured_by_its_headers(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
-    assert parameters({"path": str(tmp_path)})[0] == 22
-    assert parameters(Qwen2VL())[0] == STUDENT and parameters(CogVLM2())[0] == ORM
-    assert parameters({"path": None})[0] is None and parameters({"path": "org/unknown"})[0] is None
+    assert count_parameters({"path": str(tmp_path)})[0] == 22
+    assert count_parameters(Qwen2VL())[0] == STUDENT and count_parameters(CogVLM2())[0] == ORM
+    assert count_parameters({"path": None})[0] is None and count_parameters({"path": "org/unknown"})[0] is None
 
 
 def test_disk_counts_each_checkpoint_that_stays() -> None:
@@ -67,22 +67,24 @@ def test_a_full_fits_checkpoint_is_float32_where_a_fit_goes_on_from_it(
 )
 def test_the_resume_point_is_the_largest_of_the_students_and_the_orms(more: tuple[str, ...], largest: int) -> None:
     plan = planned(*TWO_MODELS, *more)
-    assert plan.resume == RESUME * largest
-    lines = [line for line in plan_as_text(plan) if "resume point" in line]
-    assert len(lines) == bool(largest) and all(f"{RESUME * largest / 2**30:,.1f} GiB" in line for line in lines)
+    assert plan.resume == RESUME_BYTES_PER_PARAMETER * largest
+    lines = [line for line in format_plan(plan) if "resume point" in line]
+    assert len(lines) == bool(largest) and all(
+        f"{RESUME_BYTES_PER_PARAMETER * largest / 2**30:,.1f} GiB" in line for line in lines
+    )
 
 
 def test_an_orm_that_is_not_trained_here_has_no_resume_point(tmp_path: Path) -> None:
     for name in ("config.json", "orm.json"):
         (tmp_path / name).write_text("{}")
-    assert planned(*TWO_MODELS, f"judge.checkpoint={tmp_path}").resume == RESUME * STUDENT
+    assert planned(*TWO_MODELS, f"judge.checkpoint={tmp_path}").resume == RESUME_BYTES_PER_PARAMETER * STUDENT
 
 
 def test_an_orm_of_unknown_size_is_named_and_its_resume_point_not_guessed() -> None:
     plan = planned(*TWO_MODELS, "orm.backbone.path=org/unknown")
     assert plan.resume is None and plan.total("disk") is None
-    assert "disk, the ORM: the size of org/unknown is not known here" in "\n".join(plan_as_text(plan))
-    assert "resume point" not in "\n".join(plan_as_text(plan))
+    assert "disk, the ORM: the size of org/unknown is not known here" in "\n".join(format_plan(plan))
+    assert "resume point" not in "\n".join(format_plan(plan))
 
 
 # --- features of frozen towers ----------------------------------------------------------------------------------------
@@ -116,11 +118,11 @@ def test_kept_features_count_once_for_each_frozen_tower(settings: tuple[str, ...
     without = planned("backbone=cogvlm2", "evolution.reflect.feedback=none", *settings, "sft.tower_features=false",
                       "orm.fit.tower_features=false")  # fmt: skip
     assert plan.total("disk") == tuple(low + plan.tower_features for low in without.total("disk") or ())
-    rows = [line for line in plan_as_text(plan) if line.split()[:2] == ["tower", "features"]]
+    rows = [line for line in format_plan(plan) if line.split()[:2] == ["tower", "features"]]
     assert len(rows) == bool(a_picture)
 
 
 def test_kept_features_take_no_more_than_their_store() -> None:
     plan = planned("backbone=cogvlm2", "judge=answer", "trainer.tower_features_gb=0.5")
     assert plan.tower_features == 2**29 and plan.all_features == plan.pictures * CONNECTED
-    assert any("trainer.tower_features_gb = 0.5 runs the tower in each step" in line for line in plan_as_text(plan))
+    assert any("trainer.tower_features_gb = 0.5 runs the tower in each step" in line for line in format_plan(plan))

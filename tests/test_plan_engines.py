@@ -6,7 +6,7 @@ from pathlib import Path
 
 from run_builder import write_stage
 
-from mathse.commands.plan.engines import EngineSpeed, engine_plan, speed_of
+from mathse.commands.plan.engines import EngineSpeed, choose_speed, plan_engines
 from mathse.config.generators import VLLMGenerator
 from mathse.config.schema import TrainConfig
 from mathse.evolution.planner import Range, StagePlan
@@ -20,7 +20,7 @@ STAGES = (
 
 
 def engine_lines(settings: TrainConfig, speed: EngineSpeed) -> list[str]:
-    plan = engine_plan(settings, STAGES, speed)
+    plan = plan_engines(settings, STAGES, speed)
     return list(plan.lines()) if plan else []
 
 
@@ -46,7 +46,7 @@ def test_what_is_not_known_is_said_and_not_made_up() -> None:
 
 
 def test_the_plan_as_json_has_the_engines_work() -> None:
-    plan = engine_plan(config(), STAGES, EngineSpeed(10_000, answer=360, verdict=90))
+    plan = plan_engines(config(), STAGES, EngineSpeed(10_000, answer=360, verdict=90))
     assert plan is not None
     written = plan.to_json()
     assert written["nodes"] == 2 and list(written["stages"]) == ["base", "round_01"]
@@ -63,10 +63,10 @@ def test_a_run_behind_engines_gives_its_speed_and_lengths(tmp_path: Path) -> Non
     write_json(stage / "stage.json", {**manifest, "time_s": {"sample": 2.0, "judge": 9.0}})
     usage = [{"run": "x"}, *({"key": str(k), "job": "answer", "completion_tokens": 50} for k in range(4))]
     write_jsonl(tmp_path / "student_usage.jsonl", usage)
-    speed = speed_of(EngineSpeed(verdict=7.0), tmp_path)
+    speed = choose_speed(EngineSpeed(verdict=7.0), tmp_path)
     assert (speed.tokens_per_second, speed.answer, speed.verdict) == (100.0, 50.0, 7.0)
     run = read_json(tmp_path / "run.json")
     write_json(
         tmp_path / "run.json", {**run, "config": {"generator": {"base_urls": ["http://a:1/v1", "http://b:1/v1"]}}}
     )
-    assert speed_of(EngineSpeed(), tmp_path).tokens_per_second == 50.0  # of a node
+    assert choose_speed(EngineSpeed(), tmp_path).tokens_per_second == 50.0  # of a node

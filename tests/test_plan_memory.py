@@ -40,7 +40,7 @@ def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def sums(config: TrainConfig, device: Device = CARD) -> dict[str, float]:
     """GiB of each kind of work on a device."""
-    return {job.name + " " + job.key: job.need.on_device / GIB for job in memory.jobs(config, device)}
+    return {job.name + " " + job.key: job.need.on_device / GIB for job in memory.list_jobs(config, device)}
 
 
 # --- the paper's runs, by hand --------------------------------------------------------------------------------------
@@ -52,20 +52,20 @@ FROZEN = {"qwen2vl": 0.631183360 + 0.044575744, "internvl2_5": 0.304012288, "cog
 @pytest.mark.parametrize("name", BILLION)
 def test_a_run_of_the_paper_fits_on_eight_cards_and_not_on_one(paper: Any, name: str) -> None:
     config = paper(name)
-    assert memory.too_large(config, CARD) == []
-    student = next(job for job in memory.jobs(config, CARD) if job.key == "sft" and job.model == "student")
+    assert memory.find_too_large(config, CARD) == []
+    student = next(job for job in memory.list_jobs(config, CARD) if job.key == "sft" and job.model == "student")
     held = sum(student.need.device[term] for term in ("weights", "gradients", "optimiser"))
     # float32 weights of 4 bytes, and 12 more where they train, in eight shards
     by_hand = (16 * (BILLION[name] - FROZEN[name]) + 4 * FROZEN[name]) * 1e9 / 8
     assert held == pytest.approx(by_hand, rel=1e-6)
     alone = paper(name, "trainer=gpu", "trainer.devices=1")
-    assert {job.key for job in memory.too_large(alone, CARD)} >= {"sft", "orm.fit"}
+    assert {job.key for job in memory.find_too_large(alone, CARD)} >= {"sft", "orm.fit"}
 
 
 @pytest.mark.parametrize("name", BILLION)
 def test_adapters_fit_on_one_card_and_are_the_default(name: str) -> None:
     config = config_of(f"backbone={name}", "trainer=gpu")
-    assert config.sft.method == config.orm.fit.method == "lora" and memory.too_large(config, CARD) == []
+    assert config.sft.method == config.orm.fit.method == "lora" and memory.find_too_large(config, CARD) == []
     weights = 2 * BILLION[name] * 1e9 / GIB
     assert all(weights < total < 0.92 * 80 for total in sums(config).values())
     assert sums(config)["fit student sft"] < weights + 6
@@ -98,8 +98,8 @@ def test_a_plan_speaks_of_pictures_only_for_a_model_that_reads_them(tmp_path: Pa
     main(["tiny", "causal_lm", str(tmp_path / "model")])
     problems = ["data=jsonl", f"data.path={tmp_path / 'problems.jsonl'}", "teacher=replay"]
     text_alone = config_of("backbone=causal_lm", f"backbone.path={tmp_path / 'model'}", *problems)
-    assert "memory: rows of 256 tokens of question" in "\n".join(memory.described(text_alone, CARD))
-    assert "memory: rows of one picture" in "\n".join(memory.described(config_of("backbone=qwen2vl"), CARD))
+    assert "memory: rows of 256 tokens of question" in "\n".join(memory.describe_plan(text_alone, CARD))
+    assert "memory: rows of one picture" in "\n".join(memory.describe_plan(config_of("backbone=qwen2vl"), CARD))
 
 
 def test_the_plan_of_a_paper_run_without_its_data_sets_names_the_option_that_needs_none(
@@ -114,10 +114,10 @@ def test_the_plan_of_a_paper_run_without_its_data_sets_names_the_option_that_nee
 def test_a_plan_says_what_it_needs_to_know_where_there_is_no_gpu(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(memory, "_gpus", list)
+    monkeypatch.setattr(memory, "_read_gpu_memory", list)
     command = ["plan", "backbone=qwen2vl", "data=synthetic", "data.pool=16", "trainer=gpu"]
     assert main([*command, "--json", str(tmp_path / "plan.json")]) == 0
-    assert "no GPU was found here; trainer.device_memory=80GiB says what fits on such" in capsys.readouterr().out
+    assert "no GPU was found here; trainer.device_memory=80GiB checks the plan" in capsys.readouterr().out
     planned = json.loads((tmp_path / "plan.json").read_text())["memory"]
     assert planned["has"] is None and planned["fits"] is None and len(planned["work"]) == 5
     with pytest.raises(ConfigError, match="must be an amount of memory such as 80GiB"):
@@ -127,14 +127,14 @@ def test_a_plan_says_what_it_needs_to_know_where_there_is_no_gpu(
 def test_a_plan_knows_frozen_layers_and_refuses_more_than_there_are() -> None:
     model = ("backbone=qwen2vl", "sft.method=full")
     plain, frozen = (config_of(*model, f"sft.freeze_layers={k}") for k in (0, 14))
-    (whole, half) = (memory.jobs(config, CARD)[0].need.device for config in (plain, frozen))
+    (whole, half) = (memory.list_jobs(config, CARD)[0].need.device for config in (plain, frozen))
     layer = 233_057_792  # parameters of one of 28 layers
     assert whole["gradients"] - half["gradients"] == 4 * (14 * layer + 152_064 * 3584)
     assert half["weights"] == whole["weights"] and half["activations"] < 0.6 * whole["activations"]
     with pytest.raises(
         ConfigError, match=r"sft\.freeze_layers = 28: the language model has 28 layers.*pass 27 or less"
     ):
-        memory.jobs(config_of(*model, "sft.freeze_layers=28"), CARD)
+        memory.list_jobs(config_of(*model, "sft.freeze_layers=28"), CARD)
 
 
 # --- what cannot fit --------------------------------------------------------------------------------------------------
@@ -155,18 +155,18 @@ def test_a_plan_knows_frozen_layers_and_refuses_more_than_there_are() -> None:
 )
 def test_the_settings_named_are_the_nearest_and_fit(overrides: tuple[str, ...], expected: list[str]) -> None:
     config = config_of("backbone=qwen2vl", *overrides)
-    assert memory.too_large(config, CARD)
-    assert (settings := memory.remedy(config, CARD)) == expected
+    assert memory.find_too_large(config, CARD)
+    assert (settings := memory.find_remedy(config, CARD)) == expected
     with pytest.raises(ConfigError, match=re.escape(f"it fits with: {' '.join(expected)}")) as refused:
-        memory.refuse_what_cannot_fit(config, CARD)
+        memory.check_memory(config, CARD)
     assert "(weights " in str(refused.value) and "80.0 GiB" in str(refused.value)
     kept = [o for o in overrides if o.partition("=")[0] not in {s.partition("=")[0] for s in settings}]
-    memory.refuse_what_cannot_fit(config_of("backbone=qwen2vl", *kept, *settings), CARD)
+    memory.check_memory(config_of("backbone=qwen2vl", *kept, *settings), CARD)
 
 
 def test_where_nothing_helps_the_refusal_says_so() -> None:
     with pytest.raises(ConfigError, match="choose a smaller backbone or more devices"):
-        memory.refuse_what_cannot_fit(config_of("backbone=cogvlm2", "trainer=gpu"), Device("GPU", 24 * GIB))
+        memory.check_memory(config_of("backbone=cogvlm2", "trainer=gpu"), Device("GPU", 24 * GIB))
 
 
 def test_a_run_is_refused_before_anything_is_made(tmp_path: Path) -> None:
@@ -179,15 +179,15 @@ def test_a_run_is_refused_before_anything_is_made(tmp_path: Path) -> None:
 def test_the_first_line_of_a_run_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "run", *TINY, "evolution.rounds=0")
     first = capsys.readouterr().out.splitlines()[0]
-    assert re.match(
-        rf"[\d-]+ [\d:]+ estimated memory on {CPU}, .*: fit [\d.]+ \wiB, sample .*; of the machine's own: ", first
-    ), first
+    assert re.match(rf"[\d-]+ [\d:]+ estimated memory on {CPU}, .*: fit [\d.]+ \wiB, sample .*; host RAM: ", first), (
+        first
+    )
 
 
 @pytest.mark.parametrize("experiment", ["smoke", "demo"])
 def test_runs_of_the_tiny_backbone_are_far_from_any_machines_memory(experiment: str) -> None:
     config = config_of(f"experiment={experiment}")
-    assert all(job.need.on_device < 3 * GIB for job in memory.jobs(config, Device(CPU, None)))
+    assert all(job.need.on_device < 3 * GIB for job in memory.list_jobs(config, Device(CPU, None)))
 
 
 # --- the default data -------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_a_large_backbone_wants_to_be_told_its_data_and_all_else_that_it_lacks(t
     assert done.returncode == 1 and done.stdout == ""
     error = done.stderr
     assert "8.3 billion parameters on the default data, synthetic sums over pictures of digits" in error
-    assert "data=synthetic if these are meant" in error
+    assert "data=synthetic if you want these sums" in error
     assert "pass teacher=openai" in error and "export OPENAI_API_KEY=" in error
     assert "memory: generator: to sample student takes " in error and "hf download Qwen/Qwen2-VL-7B-Instruct" in error
 

@@ -8,7 +8,7 @@ import pytest
 from e2e.runs import TINY, run, stages
 
 from mathse.commands.plan.plan import make_plan
-from mathse.commands.plan.rates import Rates, known_rates
+from mathse.commands.plan.rates import Rates, read_rates
 from mathse.config.compose import train_config
 from mathse.runs.store import read_jsonl
 
@@ -31,7 +31,7 @@ def about_verdicts(rates: Rates) -> list[str]:
 
 def test_the_stages_that_the_orm_judged_give_the_rate(tmp_path: Path) -> None:
     run(tmp_path, *TINY, "judge=orm", "distill.judge=orm", "evolution.reflect.feedback=orm")
-    rates = known_rates((), tmp_path)
+    rates = read_rates((), tmp_path)
     assert rates.seconds["judge"] == pytest.approx(seconds_a_verdict(tmp_path, "distill", "round_01", "reflection"))
     assert [note.endswith(str(tmp_path)) for note in about_verdicts(rates)] == [True]
 
@@ -41,19 +41,19 @@ def test_a_stage_that_another_judge_had_a_part_in_does_not_count(tmp_path: Path)
     judged = {row["judge"] for row in read_jsonl(tmp_path / "reflection/verdicts.jsonl")}
     told = {row["judge"] for row in read_jsonl(tmp_path / "reflection/feedback_verdicts.jsonl")}
     assert (judged, told) == ({"random"}, {"orm"})
-    assert known_rates((), tmp_path).seconds["judge"] == pytest.approx(seconds_a_verdict(tmp_path, "distill"))
+    assert read_rates((), tmp_path).seconds["judge"] == pytest.approx(seconds_a_verdict(tmp_path, "distill"))
 
 
 def test_where_the_orm_judged_no_stage_its_own_held_out_paths_give_the_rate(tmp_path: Path) -> None:
     run(tmp_path, *TINY, "evolution.reflect.feedback=orm", "orm.references=true")
-    rates = known_rates((), tmp_path)
+    rates = read_rates((), tmp_path)
     assert rates.seconds["judge"] == pytest.approx(seconds_a_verdict(tmp_path, "orm"))
     assert ["on held-out paths" in note for note in about_verdicts(rates)] == [True]
 
 
 def test_a_run_without_an_orm_gives_no_rate_and_says_so(tmp_path: Path) -> None:
     run(tmp_path, *TINY, "judge=answer", "evolution.reflect.feedback=none")
-    rates = known_rates((), tmp_path)
+    rates = read_rates((), tmp_path)
     assert "judge" not in rates.seconds and {"fit", "sample"} <= set(rates.seconds)
     assert ["not measured" in note for note in about_verdicts(rates)] == [True]
     config, _ = train_config([*TINY, "judge=orm", "distill.judge=orm"])

@@ -16,8 +16,8 @@ from mathse.config import backbones
 from mathse.config.compose import train_config
 from mathse.config.fits import Fit, Lora
 from mathse.models import modes
-from mathse.models.flops import amounts_of, forward_flops, training_flops
-from mathse.models.needs import architecture_of
+from mathse.models.flops import count_amounts, count_forward_flops, count_training_flops
+from mathse.models.needs import find_architecture
 from mathse.models.tiny import TinyBackbone
 from mathse.runs.store import read_json
 
@@ -87,12 +87,12 @@ FITS = {
 def test_operations_in_a_model_without_numbers_are_those_of_the_open_model(fit: str) -> None:
     sizes: dict[str, Any] = {"hidden_size": 64, "layers": 2, "heads": 2, "mlp_size": 128, "vision_size": 32}
     section = backbones.TinyBackbone(**sizes)
-    model, backbone = architecture_of(section), TinyBackbone(section, init_seed=0)
+    model, backbone = find_architecture(section), TinyBackbone(section, init_seed=0)
     assert model is not None
-    amounts = amounts_of(backbone.pad(backbone.encode(solved_rows(backbone, 4))), backbone.patch_size)
-    assert model.reading.of(amounts) == forward_flops(backbone).of(amounts)
+    amounts = count_amounts(backbone.pad(backbone.encode(solved_rows(backbone, 4))), backbone.patch_size)
+    assert model.reading.of(amounts) == count_forward_flops(backbone).of(amounts)
     modes.prepare(backbone, FITS[fit], "32-true", 0)
-    assert model.training(FITS[fit], "32-true").whole.of(amounts) == training_flops(backbone).of(amounts)
+    assert model.training(FITS[fit], "32-true").whole.of(amounts) == count_training_flops(backbone).of(amounts)
 
 
 @pytest.mark.parametrize(("backbone", "tokens"), [("cogvlm2", 2306), ("internvl2_5", 4 * 256 + 3), ("qwen2vl", 3 + 2)])

@@ -192,7 +192,7 @@ def test_a_line_says_which_stage_of_the_run_is_made_and_how_long_the_rest_takes(
     def work(unit, count, seconds):
         outlook.start_work()
         clock.now += seconds
-        outlook.did(unit, count)
+        outlook.record_work(unit, count)
 
     progress.stage("base", "before any training")
     work("sample", 100, 10)  # 0.1 s each
@@ -224,7 +224,7 @@ def test_a_terminal_says_it_too() -> None:
     out, clock = Terminal(), Clock()
     with Progress("rich", stream=out, clock=clock) as progress:
         progress.outlook = Outlook(STAGES[:1], clock)
-        progress.outlook.measured("sample", 10, 1)
+        progress.outlook.record_time("sample", 10, 1)
         progress.stage("base", "before any training")
         assert "base  before any training  (stage 1 of 1, about 10 s of the run left)" in strip(out.getvalue())
         with progress.track("test accuracy", 100) as track:
@@ -258,7 +258,7 @@ def strip(text: str) -> str:
 
 def test_a_stage_of_the_users_own_has_no_number_and_no_time() -> None:
     outlook = Outlook(STAGES[:1])
-    outlook.measured("sample", 1, 1.0)
+    outlook.record_time("sample", 1, 1.0)
     outlook.begin("own")
     assert (outlook.heading("own"), outlook.time_left, Outlook().heading("base")) == ("", "", "")
 
@@ -270,7 +270,7 @@ def test_a_stage_of_the_users_own_has_no_number_and_no_time() -> None:
 )  # fmt: skip
 def test_an_estimate_is_rounded(seconds: float, text: str) -> None:
     outlook = Outlook(STAGES[:1])
-    outlook.measured("sample", 100, seconds)
+    outlook.record_time("sample", 100, seconds)
     outlook.begin("base")
     assert outlook.time_left == f"about {text} of the run left"
 

@@ -39,10 +39,10 @@ from mathse.judges.orm import ORMJudge
 from mathse.judges.orm_rows import MadeUpRows
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.feature_store import FeatureStore
-from mathse.models.model_spec import ModelSpec, close_shared, open_shared, spec_of
+from mathse.models.model_spec import ModelSpec, close_shared, find_spec, open_shared
 from mathse.models.row import Row
 from mathse.training import launch, loss, ranks, strategies
-from mathse.training.batches import EpochStream, MixedStream, OnceStream, step_seed
+from mathse.training.batches import EpochStream, MixedStream, OnceStream, derive_step_seed
 from mathse.training.fit import FitJob, fit
 from mathse.training.loader import StepData
 
@@ -67,13 +67,13 @@ SPEC = ModelSpec(SECTION, {"init_seed": 0})
 def test_a_process_finds_its_place_whoever_started_it(
     environment: dict[str, str], expected: tuple[int, ...] | None
 ) -> None:
-    assert launch.own_rank(environment) == (None if expected is None else launch.RankInfo(*expected))
+    assert launch.read_own_rank(environment) == (None if expected is None else launch.RankInfo(*expected))
 
 
 def test_a_machine_knows_how_many_of_the_ranks_are_its_own() -> None:
-    assert launch.ranks_here({"LOCAL_WORLD_SIZE": "4"}) == 4
-    assert launch.ranks_here({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_NUM_NODES": "2"}) == 8
-    assert launch.ranks_here({}) is None
+    assert launch.count_local_ranks({"LOCAL_WORLD_SIZE": "4"}) == 4
+    assert launch.count_local_ranks({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_NUM_NODES": "2"}) == 8
+    assert launch.count_local_ranks({}) is None
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_a_machine_knows_how_many_of_the_ranks_are_its_own() -> None:
 def test_ranks_meet_where_every_one_of_them_can_work_it_out(
     environment: dict[str, str], place: tuple[str, int]
 ) -> None:
-    assert launch.meeting_point(environment) == place
+    assert launch.find_meeting_point(environment) == place
 
 
 @pytest.mark.skipif(installed("deepspeed"), reason="deepspeed is installed")
 def test_deepspeed_is_asked_for_before_a_rank_is_started() -> None:
     with pytest.raises(ConfigError, match=r"pip install '\.\[deepspeed\]'"):
-        launch.require("deepspeed")
-    launch.require("fsdp2")
+        launch.require_packages("deepspeed")
+    launch.require_packages("fsdp2")
 
 
 # --- real ranks, forked from this process ---------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_means_are_pooled_by_what_they_are_means_of() -> None:
 
 def test_a_model_spec_opens_the_same_backbone_after_a_journey() -> None:
     first, second = SPEC.open(), pickle.loads(pickle.dumps(SPEC)).open()  # noqa: S301 - of this very test
-    assert spec_of(first) == spec_of(second) == SPEC and spec_of(tiny_backbone()) is None
+    assert find_spec(first) == find_spec(second) == SPEC and find_spec(tiny_backbone()) is None
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -336,8 +336,8 @@ def test_every_micro_batch_shows_a_picture_where_another_rank_may_see_one() -> N
 
 
 def test_each_rank_draws_its_own_dropout_and_the_first_draws_what_one_process_does() -> None:
-    assert step_seed(0, 3) == step_seed(0, 3, 0)
-    assert len({step_seed(0, step, rank) for step in range(20) for rank in range(8)}) == 160
+    assert derive_step_seed(0, 3) == derive_step_seed(0, 3, 0)
+    assert len({derive_step_seed(0, step, rank) for step in range(20) for rank in range(8)}) == 160
 
 
 def test_every_rank_makes_the_same_rows_up() -> None:
@@ -586,12 +586,12 @@ def test_sharded_ranks_whose_loss_is_in_chunks_make_the_step_of_a_plain_one(
     changes: dict[str, Any] = {"optimizer": GRADIENT, "max_steps": 1}
     one, [log_of_one, *_] = fitted(tmp_path / "one", "auto", **changes)
     monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 16_000)  # ten tokens at a time
-    monkeypatch.setattr(loss, "_say", never)  # the head is whole in a forward pass
+    monkeypatch.setattr(loss, "_log_once", never)  # the head is whole in a forward pass
     both, [log_of_both, *_] = fitted(tmp_path / "both", "fsdp2", **changes)
     assert log_of_both["loss"] == pytest.approx(log_of_one["loss"], abs=2e-5)
     assert max(float((one[k] - both[k]).abs().max()) for k in one) < 1e-5
 
 
 def test_decoder_layers_and_the_towers_are_sharded_one_by_one() -> None:
-    names = [type(m).__name__ for m in strategies.layers(SPEC.open().model)]
+    names = [type(m).__name__ for m in strategies.find_layers(SPEC.open().model)]
     assert sorted(names) == ["Qwen2VLDecoderLayer"] * 2 + ["Qwen2VLVisionBlock"]

@@ -102,7 +102,7 @@ def test_a_source_that_moved_or_changed_is_one_sentence(tmp_path: Path, monkeypa
     weights = source / "model.safetensors"
     content = weights.read_bytes()
     refers = r"checkpoint/model.safetensors is a reference to .*source/model.safetensors, which "
-    monkeypatch.setattr(manifest, "HASHED_BYTES", 100)  # as weights of many GB are: not read at each start
+    monkeypatch.setattr(manifest, "MAX_HASHED_BYTES", 100)  # as weights of many GB are: not read at each start
     manifest.verify(folder, outputs)
     weights.write_bytes(content[:-1] + b"\7")
     os.utime(weights, (2**32, 2**32))  # later than the stage

@@ -44,8 +44,8 @@ from mathse.reporting.charts import (
 )
 from mathse.reporting.progress.wording import gain, percent, points
 from mathse.reporting.report import main, write_report
-from mathse.reporting.report.compare import comparable, variants
-from mathse.reporting.report.gallery import Choice, GalleryItem, answers_to_tests, paths
+from mathse.reporting.report.compare import comparable_settings, group_runs
+from mathse.reporting.report.gallery import Choice, GalleryItem, read_paths, read_test_answers
 from mathse.reporting.report.listing import Listing
 from mathse.reporting.report.run import fit_row, overfitting, own_seconds
 from mathse.runs.layout import stage_order, title
@@ -79,13 +79,13 @@ def blank_png(width: int, height: int) -> bytes:
 
 def gallery(run: Run, per_group: int) -> dict[str, list[GalleryItem]]:
     choice = Choice(per_group)
-    for item in paths(run, WORLD.get):
+    for item in read_paths(run, WORLD.get):
         choice.add(item)
     return choice.groups()
 
 
 def inside(page: str) -> dict[str, Any]:
-    """The listing that stands in a page."""
+    """The listing inside a page."""
     match = re.search(r'<script type="application/json" id="listing">(.*?)</script>', page, re.S)
     assert match
     return json.loads(match[1])
@@ -329,7 +329,7 @@ def test_problems_and_pictures_that_are_gone_are_said_so(run: Path) -> None:
 def test_a_budget_of_pictures_keeps_a_listing_small() -> None:
     def listed(budget: int, image_png: Callable[[str], bytes], count: int = 3) -> list[dict[str, Any]]:
         written: dict[str, str] = {}
-        listing = Listing("now", written.__setitem__, image_png, pictures=budget)
+        listing = Listing("now", written.__setitem__, image_png, picture_bytes=budget)
         for name in map(str, range(count)):
             path = ReasoningPath(name, name, "Step 1: 2", Lineage("student", "round_01", "x"))
             listing.add(GalleryItem("round 1", path, Problem(name, "?", (name,)), None, None, None))
@@ -360,7 +360,7 @@ def test_all_paths_and_test_answers_lie_beside_the_page_and_the_index_has_each(r
     report(run)
     listing = beside(run / "report.html")
     index, read = listing["index"], read_run(run)
-    rows = [*paths(read, WORLD.get), *answers_to_tests(read, WORLD.get)]
+    rows = [*read_paths(read, WORLD.get), *read_test_answers(read, WORLD.get)]
     assert len(values(listing, "rows")) == len(index["problem"]) == len(rows) > 1000
     groups = [group["title"] for group in index["groups"]]
     for k, (item, row) in enumerate(zip(rows, values(listing, "rows"), strict=True)):
@@ -382,7 +382,7 @@ def test_all_paths_and_test_answers_lie_beside_the_page_and_the_index_has_each(r
 
 
 def test_a_long_listing_is_cut_into_parts_that_the_index_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mathse.reporting.report.listing.PART", 2_000)
+    monkeypatch.setattr("mathse.reporting.report.listing.PART_CHARS", 2_000)
     monkeypatch.setattr("mathse.reporting.report.listing.MAX_ROWS", 90)
     written: dict[str, str] = {}
     listing = Listing("now", written.__setitem__, png)
@@ -448,13 +448,13 @@ def test_the_step_that_the_judge_names_is_marked(tmp_path: Path) -> None:
 def test_seeds_of_equal_settings_form_one_variant(tmp_path: Path) -> None:
     seeds = [build_run(tmp_path / f"s{k}", size=30, seed=k, name="demo") for k in (1, 2, 3)]
     other = build_run(tmp_path / "random", size=30, seed=1, name="control", settings={"judge": {"name": "random"}})
-    found = variants([read_run(f) for f in (*seeds, other)])
+    found = group_runs([read_run(f) for f in (*seeds, other)])
     assert [(v.label, len(v.runs)) for v in found] == [("demo", 3), ("judge.name=random", 1)]
     flight = mean_stairs(found[0].label, [run.entries for run in found[0].runs])
     finals = [r.entries[-1]["accuracy"] for r in found[0].runs]
     assert flight.accuracy["final"] == pytest.approx(sum(finals) / 3)
     assert flight.interval["final"][0] <= min(max(finals), flight.accuracy["final"])
-    assert comparable(found[0].runs[0]) == comparable(found[0].runs[1])
+    assert comparable_settings(found[0].runs[0]) == comparable_settings(found[0].runs[1])
     page = report(*seeds, other)
     Markup(page)
     assert "over 3 seeds" in page and "judge.name</th><td>orm</td><td>random</td>" in page
@@ -463,7 +463,7 @@ def test_seeds_of_equal_settings_form_one_variant(tmp_path: Path) -> None:
 def test_runs_that_differ_by_a_seed_of_their_own_are_not_lumped_together(tmp_path: Path) -> None:
     a = build_run(tmp_path / "a", size=12, seed=1)
     b = build_run(tmp_path / "b", size=12, seed=1, settings={"teacher": {"seed": 9}})
-    assert [v.label for v in variants([read_run(a), read_run(b)])] == ["made-up", "teacher.seed=9"]
+    assert [v.label for v in group_runs([read_run(a), read_run(b)])] == ["made-up", "teacher.seed=9"]
 
 
 def test_the_staircase_is_a_well_formed_picture_that_stands_alone(run: Path) -> None:

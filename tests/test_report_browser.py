@@ -72,7 +72,7 @@ def test_a_click_on_a_transition_shows_its_problems_and_each_through_all_stages(
         f"test answer, {stage}" for stage in ("base", "distilled", "round 1", "round 2", "final")
     ]
     permalink = page.run("location.hash")
-    page.open(run / "report.html", permalink)  # the same view by its address alone
+    page.open(run / "report.html", permalink)  # the same view by its address
     assert page.run("document.querySelectorAll('#cards .path').length") == 5
 
     page.click("#cards button.picture")
@@ -230,7 +230,7 @@ def test_a_page_that_was_taken_away_alone_shows_its_choice_and_says_so(run: Path
     shutil.copy(run / "report.html", tmp_path / "alone.html")
     page.open(tmp_path / "alone.html")
     assert page.run(SHOWN) == (
-        "24 of 60 paths shown. A choice: the others lie in report_parts/, which is not beside this page."
+        "24 of 60 paths shown. A choice: the other paths are in report_parts/, which is not beside this page."
     )
     picture = page.run("document.querySelector('#cards img').src")
     assert base64.b64decode(picture.partition(",")[2]).startswith(b"\x89PNG")

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from small import log_of, solved_rows, tiny_backbone
 
-from mathse.commands.stop_signals import stopping_once
+from mathse.commands.stop_signals import handle_stop_signals
 from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
 from mathse.models.row import Row
@@ -212,7 +212,7 @@ def test_told_to_leave_a_fit_writes_a_point_of_that_step_and_goes_on_from_it(
     monkeypatch.setattr(leaving, "_asked", False)
     sometimes = replace(TRAINER, checkpoint_every=100)
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    with stopping_once() as signals, pytest.raises(KeyboardInterrupt):
+    with handle_stop_signals() as signals, pytest.raises(KeyboardInterrupt):
         fit(tiny_backbone(), job(tmp_path, rows, trainer=sometimes), [Told(2, number)])
     for n, handler in before.items():
         signal.signal(n, handler)

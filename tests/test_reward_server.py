@@ -29,7 +29,7 @@ from mathse.__main__ import main
 from mathse.commands.reward_server import client, connection
 from mathse.commands.reward_server import requests as limits
 from mathse.commands.reward_server import server as module
-from mathse.commands.reward_server.requests import Scorer
+from mathse.commands.reward_server.requests import RewardScorer
 from mathse.commands.reward_server.server import RewardServer
 from mathse.config import backbones, data
 from mathse.config.fits import ORM
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(scorer: Scorer, *hosts: str) -> Iterator[RewardServer]:
+def serving(scorer: RewardScorer, *hosts: str) -> Iterator[RewardServer]:
     server = RewardServer(("127.0.0.1", 0), scorer, hosts)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -73,7 +73,7 @@ def serving(scorer: Scorer, *hosts: str) -> Iterator[RewardServer]:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[RewardServer]:
     run = read_run(folder)
-    with serving(Scorer(run, RunORM(run, "cpu", 4, explain=True)), "reward.local") as server:
+    with serving(RewardScorer(run, RunORM(run, "cpu", 4, explain=True)), "reward.local") as server:
         yield server
 
 
@@ -163,7 +163,7 @@ def test_a_path_that_is_too_long_to_be_read_earns_nothing(url: str) -> None:
             "files and addresses are not read",
         ),
         ({"prompts": ["a"], "completions": ["x"], "images": [["data:image/png;base64,AAAA"]]}, 400, "image"),
-        ({"prompts": ["a"], "completions": ["x" * (limits.MOST_TEXT + 1)]}, 400, "at most 65,536"),
+        ({"prompts": ["a"], "completions": ["x" * (limits.MAX_TEXT_CHARS + 1)]}, 400, "at most 65,536"),
         ({"prompts": ["a"] * 513, "completions": ["x"] * 513}, 400, "1 to 512"),
     ],
 )
@@ -224,7 +224,7 @@ def one_by_one(data: bytes) -> list[bytes]:
 def test_of_200_clients_at_once_beside_80_slow_ones_each_gets_an_answer(
     server: RewardServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "ARRIVES_IN", 5.0)
+    monkeypatch.setattr(connection, "MAX_ARRIVAL_SECONDS", 5.0)
     body = json.dumps(ONE).encode()
     head = one_by_one(raw(b"", length=10**4))
     slow_body = [raw(b"", length=10**4), *[b" "] * 10**4]
@@ -246,8 +246,8 @@ def test_of_200_clients_at_once_beside_80_slow_ones_each_gets_an_answer(
 def test_who_finds_no_place_is_told_so_and_the_client_asks_again(
     server: RewardServer, url: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_WAITING", 2)
-    monkeypatch.setattr(module, "MOST_HELD", 5 * 10**5)
+    monkeypatch.setattr(module, "MAX_WAITING", 2)
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 5 * 10**5)
     request = raw(json.dumps({**ONE, "padding": "x" * size}).encode())
 
     async def all_at_once() -> list[tuple[int, dict[str, Any]]]:
@@ -261,12 +261,12 @@ def test_who_finds_no_place_is_told_so_and_the_client_asks_again(
     monkeypatch.setenv("MATHSE_REWARD_SERVER", url)
     monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
     with ThreadPoolExecutor(20) as clients:
-        scores = list(clients.map(lambda _: client.rewards({**ONE, "padding": ["x" * size]}), range(60)))
+        scores = list(clients.map(lambda _: client.request_rewards({**ONE, "padding": ["x" * size]}), range(60)))
     assert len({score for (score,) in scores}) == 1
 
 
 def test_too_many_connections_are_told_so(server: RewardServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 0)
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 0)
     status, answer = asyncio.run(answer_to(server.server_port, [raw(json.dumps(ONE).encode())]))
     assert (status, "clients are connected already" in answer["error"]["message"]) == (503, True)
 
@@ -279,14 +279,14 @@ def test_too_many_connections_are_told_so(server: RewardServer, monkeypatch: pyt
 def test_a_request_has_a_deadline_from_its_first_byte_to_its_last(
     server: RewardServer, pieces: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "ARRIVES_IN", 0.5)
+    monkeypatch.setattr(connection, "MAX_ARRIVAL_SECONDS", 0.5)
     status, answer = asyncio.run(answer_to(server.server_port, pieces, pause=0.05))
-    assert (status, "not whole after 0.5 seconds" in answer["error"]["message"]) == (408, True)
+    assert (status, "not complete after 0.5 seconds" in answer["error"]["message"]) == (408, True)
 
 
 def test_a_body_that_is_refused_is_read_on_and_the_connection_serves_again(server: RewardServer) -> None:
     """A client that is still sending when it is refused gets the sentence, and may go on."""
-    body = b"x" * (module.MOST_BYTES + 2**20)
+    body = b"x" * (module.MAX_REQUEST_BYTES + 2**20)
 
     async def twice() -> list[int]:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.server_port)
@@ -333,7 +333,7 @@ def test_sigterm_ends_it_after_the_request_at_the_model(folder: Path) -> None:
     begins = threading.Event()
     goes_on = threading.Event()
 
-    class SlowScorer(Scorer):
+    class SlowScorer(RewardScorer):
         def __init__(self) -> None:
             pass
 

@@ -9,7 +9,7 @@ import pytest
 from small import path
 
 from mathse.errors import DataError
-from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped, matching_rows
+from mathse.runs.rows import Chained, Chosen, JsonlRows, Mapped, match_rows
 from mathse.runs.store import write_jsonl
 from mathse.types import ReasoningPath
 
@@ -76,7 +76,7 @@ def test_mapped_rows_are_made_when_read():
 
 def test_joining_finds_each_rows_partner_and_misses_none(paths):
     others = [{"path": p.id, "n": n} for n, p in enumerate(reversed(paths))]
-    places = matching_rows(paths, others, key=lambda p: p.id, of=lambda o: o["path"])
+    places = match_rows(paths, others, key=lambda p: p.id, of=lambda o: o["path"])
     assert [others[k]["path"] for k in places] == [p.id for p in paths]
     with pytest.raises(KeyError):
-        matching_rows(paths, others[1:], key=lambda p: p.id, of=lambda o: o["path"])
+        match_rows(paths, others[1:], key=lambda p: p.id, of=lambda o: o["path"])

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from mathse.errors import DataError, RunError
-from mathse.runs.reader import finished_summary
-from mathse.runs.stage_cache import RunFolder, Stage, branch_folder, newest_unfinished
+from mathse.runs.reader import read_finished_summary
+from mathse.runs.stage_cache import RunFolder, Stage, find_newest_unfinished, name_branch
 from mathse.runs.store import BatchLog, read_json, write_json, write_jsonl
 
 ROOT = Path(__file__).parents[1]
@@ -210,7 +210,7 @@ def test_the_commit_is_that_of_the_source_tree_and_says_when_files_changed(tmp_p
     shutil.copytree(ROOT / "mathse", tree / "mathse", ignore=shutil.ignore_patterns("__pycache__"))
 
     def commit() -> str:
-        code = "from mathse.runs.provenance import git_commit; print(git_commit())"
+        code = "from mathse.runs.provenance import read_git_commit; print(read_git_commit())"
         return subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True).stdout.strip()
 
     def git(*command: str) -> str:
@@ -362,7 +362,9 @@ def test_a_stage_made_from_what_has_been_made_anew_since_is_refused(tmp_path: Pa
     shutil.rmtree(tmp_path / "distill")
     with (
         open_run(tmp_path) as run,
-        pytest.raises(RunError, match=r"round_01 in .* was made from another distill/train.jsonl than stands here now"),
+        pytest.raises(
+            RunError, match=r"round_01 in .* was made from another distill/train.jsonl than is in the folder now"
+        ),
     ):
         made_from(run, "other words of the same teacher")
 
@@ -490,25 +492,25 @@ def test_making_a_taken_over_stage_anew_leaves_the_source_alone(tmp_path: Path) 
 
 
 def test_the_newest_unfinished_run_of_a_name_is_found(tmp_path: Path) -> None:
-    assert newest_unfinished(tmp_path, "demo") is None
+    assert find_newest_unfinished(tmp_path, "demo") is None
     for number, name in enumerate(["demo/b", "demo/a", "demo/c", "other/d"]):
         open_run(tmp_path / name).close()
         os.utime(tmp_path / name / "run.json", (number, number))
     (tmp_path / "demo" / "empty").mkdir()
     write_json(tmp_path / "demo/c/summary.json", {"status": "finished", "stages": []})
     write_json(tmp_path / "demo/b/summary.json", {"status": "failed"})
-    assert newest_unfinished(tmp_path, "demo") == tmp_path / "demo" / "a"
-    assert finished_summary(tmp_path / "demo/c") == {"status": "finished", "stages": []}
-    assert finished_summary(tmp_path / "demo/b") is None
-    assert finished_summary(tmp_path / "demo/a") is None
+    assert find_newest_unfinished(tmp_path, "demo") == tmp_path / "demo" / "a"
+    assert read_finished_summary(tmp_path / "demo/c") == {"status": "finished", "stages": []}
+    assert read_finished_summary(tmp_path / "demo/b") is None
+    assert read_finished_summary(tmp_path / "demo/a") is None
 
 
 def test_branches_are_numbered_beside_the_run(tmp_path: Path) -> None:
     run = tmp_path / "2025-01-01"
-    assert branch_folder(run) == tmp_path / "2025-01-01-branch-01"
-    branch_folder(run).mkdir()
-    assert branch_folder(run) == tmp_path / "2025-01-01-branch-02"
-    assert branch_folder(tmp_path / "2025-01-01-branch-01") == tmp_path / "2025-01-01-branch-02"
+    assert name_branch(run) == tmp_path / "2025-01-01-branch-01"
+    name_branch(run).mkdir()
+    assert name_branch(run) == tmp_path / "2025-01-01-branch-02"
+    assert name_branch(tmp_path / "2025-01-01-branch-01") == tmp_path / "2025-01-01-branch-02"
 
 
 # --- kills ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from processes import end, first_line, start
 from mathse.errors import DataError
 from mathse.runs.store import (
     BatchLog,
-    leftovers,
+    find_leftovers,
     publish_folder,
     read_json,
     read_jsonl,
@@ -187,7 +187,7 @@ def test_publishing_replaces_an_older_folder_and_its_leftovers(tmp_path: Path) -
     publish_folder(tmp, final)
     assert [p.name for p in final.rglob("*.json")] == ["new.json"]
     assert not tmp.exists()
-    assert leftovers(tmp_path) == []
+    assert find_leftovers(tmp_path) == []
 
 
 def test_a_published_folder_s_files_are_as_readable_as_the_folder(tmp_path: Path) -> None:

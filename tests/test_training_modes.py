@@ -25,8 +25,8 @@ from mathse.errors import CheckpointError
 from mathse.inference.rows import solve_row
 from mathse.models import adapters, load, modes
 from mathse.models.base import Backbone
-from mathse.models.memory import Trained
-from mathse.models.parts import named_parts, part_of
+from mathse.models.memory import TrainingSummary
+from mathse.models.parts import find_part, iterate_parameters
 from mathse.models.row import Row
 from mathse.runs.layout import SCRATCH
 from mathse.training.batches import OnceStream
@@ -172,7 +172,7 @@ def test_every_family_trains_in_every_mode(name: str, tmp_path: Path) -> None:
         done = fit(backbone, this)
         assert losses(folder)[1] < losses(folder)[0]
         after = load(name, done, dtype="float32")
-        for part, parameter_name, parameter in named_parts(after):
+        for part, parameter_name, parameter in iterate_parameters(after):
             if part in settings.freeze or (settings.method == "lora" and part != "language"):
                 assert torch.equal(parameter, before[parameter_name]), parameter_name
             assert torch.equal(parameter, backbone.model.get_parameter(parameter_name)), parameter_name
@@ -270,7 +270,7 @@ def test_the_resume_point_holds_what_trains_and_no_more(
 def test_the_resume_point_of_another_mode_is_refused(base: Path, tmp_path: Path, rows: list[Row]) -> None:
     with pytest.raises(Stopped):
         fit(load("tiny", base), job(tmp_path, rows, FROZEN), [StopAt(3)])
-    with pytest.raises(CheckpointError, match="trains other weights"):
+    with pytest.raises(CheckpointError, match="a training of other weights"):
         fit(load("tiny", base), job(tmp_path, rows, LORA))
 
 
@@ -364,7 +364,7 @@ def test_tower_and_connector_have_their_own_rate_and_no_vector_decays() -> None:
         (1e-4, 0.0),
     ]
     where = {id(p): g for g in groups for p in g["params"]}
-    for part, name, parameter in named_parts(backbone):
+    for part, name, parameter in iterate_parameters(backbone):
         assert where[id(parameter)]["initial_lr"] == (1e-3 if part == "language" else 1e-4), name
         assert where[id(parameter)]["weight_decay"] == (0.1 if parameter.ndim >= 2 else 0.0), name
     assert len(where) == len(list(backbone.model.parameters()))
@@ -418,7 +418,7 @@ def test_every_precision_trains_weights_of_every_dtype(
     buffers = {b.dtype for b in backbone.model.buffers()}
 
     def look(module: SFTModule) -> None:
-        for part, name, p in named_parts(module.backbone):
+        for part, name, p in iterate_parameters(module.backbone):
             seen.setdefault("adapter" if ".lora_" in name else "trains" if p.requires_grad else part, set()).add(
                 p.dtype
             )
@@ -456,7 +456,7 @@ def test_bfloat16_weights_learn_under_mixed_precision_what_they_could_not_hold(
 def test_what_trains_is_said_before_the_first_step_and_written_down(
     base: Path, tmp_path: Path, rows: list[Row]
 ) -> None:
-    heard: list[Trained] = []
+    heard: list[TrainingSummary] = []
     settings = replace(MODES["lora_everywhere"], max_steps=1)
     watch = At("on_train_batch_start", lambda _: heard and heard.append(heard[0]))
     fit(load("tiny", base), job(tmp_path, rows, settings), [watch], heard.append)
@@ -479,7 +479,7 @@ def test_every_stage_of_a_run_trains_adapters_and_it_is_said_once(
 ) -> None:
     run(tmp_path, *TINY, "task=orm", "sft.method=lora", "sft.lora.rank=4")
     said = capsys.readouterr().out
-    assert said.count("what trains (method=lora, ") == 2  # the ORM's learning rate is another
+    assert said.count("trained parameters (method=lora, ") == 2  # the ORM's learning rate is another
     assert said.count("adapters in language") == 2
     fitted = {f.parent.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("trained.json")}
     assert fitted == {"orm", "orm/solver", "orm/student_8"}
@@ -506,7 +506,7 @@ def test_over_a_base_in_four_bit_adapters_train_and_end_in_the_whole_base(
     quantised: set[str] = set()
 
     def look(module: SFTModule) -> None:
-        quantised.update(part_of(backbone, n) for n, m in module.model.named_modules() if isinstance(m, four_bit))
+        quantised.update(find_part(backbone, n) for n, m in module.model.named_modules() if isinstance(m, four_bit))
 
     settings = replace(LORA, method="qlora", max_steps=4, lora=replace(LORA.lora, dropout=0.0))
     trainer = Trainer(precision="bf16-mixed", log_every=1)

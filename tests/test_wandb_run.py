@@ -1,4 +1,4 @@
-"""A whole run with logger=wandb, offline: what a later `wandb sync` would send, against the run folder."""
+"""A whole run with logger=wandb, offline: the records that a later `wandb sync` would send, against the run folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wandb_server import serving
 
 from mathse.config.secrets import without_secrets
 from mathse.reporting.loggers.figures import ORM_KEYS, STAGE_KEYS, run_figures
-from mathse.reporting.loggers.wandb import described
+from mathse.reporting.loggers.wandb import run_labels
 from mathse.runs.store import read_json, sha256_file
 
 SECRET = "hunter2-hunter2-hunter2"
@@ -29,7 +29,7 @@ SECRET = "hunter2-hunter2-hunter2"
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """A run of a study's variant, and what it says at its end."""
+    """A run of a study's variant, and its last lines."""
     folder = tmp_path_factory.mktemp("real") / "run"
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
         patch.delenv("WANDB_DATA_DIR", raising=False)
@@ -60,7 +60,7 @@ def numbers(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any
 
 
 def name_in_wandb(summary: Mapping[str, Any], place: tuple[Any, ...]) -> str:
-    """What the documented names say of a number of summary.json, written out once more for the test."""
+    """The documented name of a number in summary.json, derived a second time for the test."""
     first, *rest = place
     prefix = f"{first}/"
     if first in ("stages", "orm_by_student"):
@@ -136,7 +136,7 @@ def test_a_studys_run_stands_in_its_study_and_variant(real):
     ],
 )
 def test_group_and_job_type_come_from_the_setting_the_study_and_the_task(config, group, expected):
-    shown = described({"name": "demo", "seed": 1, "task": "sft", "config": config}, group)
+    shown = run_labels({"name": "demo", "seed": 1, "task": "sft", "config": config}, group)
     assert (shown["name"], shown["group"], shown["job_type"]) == expected
 
 
@@ -145,7 +145,7 @@ def test_group_and_job_type_come_from_the_setting_the_study_and_the_task(config,
 
 @pytest.fixture(scope="module")
 def logged(real):
-    """The run's artifacts by what they are called without the run's id: d_sft:round_01."""
+    """The run's artifacts by their names without the run's id: d_sft:round_01."""
     kinds = ("dataset", "verdicts", "model")
     return {version(a.name, next(x for x in a.aliases if x != "latest")): a for k in kinds for a in artifacts(real, k)}
 
@@ -169,7 +169,7 @@ def test_the_artifacts_are_linked_as_the_run_went(logged):
         "verdicts:round_01": {"student:distill"},
         "d_sft:round_01": {"d_sft:distill", "verdicts:round_01"},
         "student:round_01": {"d_sft:round_01", "student:distill"},
-        "verdicts:reflection": {"orm:orm", "verdicts:round_01"},  # chance judged, but the ORM told what was wrong
+        "verdicts:reflection": {"orm:orm", "verdicts:round_01"},  # chance judged, but the ORM named the mistake
         "d_sft:reflection": {"d_sft:round_01", "verdicts:reflection"},
         "d_sft:final": {"d_sft:reflection"},
         "student:final": {"d_sft:final", "student:base"},

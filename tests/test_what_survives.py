@@ -20,7 +20,7 @@ from mathse.errors import ConfigError
 from mathse.inference.rows import solve_row
 from mathse.models import adapters, modes
 from mathse.models.base import Backbone
-from mathse.models.model_spec import spec_at
+from mathse.models.model_spec import make_spec
 from mathse.models.row import Row
 from mathse.models.tiny import tiny_qwen2vl
 from mathse.training.fit import FitJob, fit, save_checkpoint
@@ -37,7 +37,7 @@ UPDATE = 1e-3  # of the weights' size
 
 
 def opened(checkpoint: Path, dtype: str = "bfloat16") -> Backbone:
-    return spec_at(Qwen2VL(), checkpoint, dtype).open()
+    return make_spec(Qwen2VL(), checkpoint, dtype).open()
 
 
 @torch.no_grad()
@@ -129,7 +129,7 @@ def test_adapters_of_another_size_cannot_be_trained_on(base: Path, tmp_path: Pat
 def test_without_its_base_a_checkpoint_is_what_its_merged_weights_say(base: Path, tmp_path: Path) -> None:
     trained(base, done := tmp_path / "distill" / "checkpoint")
     (tmp_path / "base").rename(tmp_path / "gone")
-    assert adapters.base_of(done) is None and opened(done).adapter is None
+    assert adapters.find_base(done) is None and opened(done).adapter is None
 
 
 @pytest.mark.parametrize("kept_in", [None, torch.bfloat16])

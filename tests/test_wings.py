@@ -15,14 +15,14 @@ import pytest
 from e2e.runs import TINY
 from test_layers import FILES, ROOMS, ROOT, WINGS
 
-from mathse.commands.export.examples import family_of
+from mathse.commands.export.examples import read_family
 from mathse.commands.subcommands import SUBCOMMANDS
 from mathse.config.backbones import SmolLM2, SmolLM2Vision
 from mathse.config.options import CONF, option_of
 from mathse.config.schema import OPTIONS
 from mathse.models import FAMILIES
 from mathse.models.checkpoint import resolve
-from mathse.models.needs import architecture_of
+from mathse.models.needs import find_architecture
 from mathse.runs.class_names import MOVED
 
 DOTTED = re.compile(r"mathse(\.\w+)+")
@@ -101,9 +101,9 @@ def test_every_option_and_subcommand_of_a_wing_is_in_the_list() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family_is_known_by_its_option_wherever_its_package_lies(family: str) -> None:
     section = FAMILIES[family]()
-    assert family_of({"_target_": section._target_}) == family
+    assert read_family({"_target_": section._target_}) == family
     if family not in ("causal_lm", "hf"):  # their sizes are in the folder that the user names
-        assert architecture_of(section) is not None
+        assert find_architecture(section) is not None
 
 
 def test_a_package_of_weights_is_opened_by_its_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def slow_on(rank: int, folder: Path) -> Answers:
 @pytest.mark.parametrize("slow", [0, 1])
 def test_no_rank_waits_for_a_slow_one(tmp_path: Path, slow: int) -> None:
     answers = in_ranks(
-        3, lambda: list(work_queue.in_order(range(24), slow_on(slow, tmp_path), slow_on, slow, tmp_path))
+        3, lambda: list(work_queue.map_in_order(range(24), slow_on(slow, tmp_path), slow_on, slow, tmp_path))
     )
     assert [task for task, _ in answers] == list(range(24))
     # in step, each of the others would have had one task meanwhile, and all of them eight in the end
@@ -73,7 +73,7 @@ def test_tasks_run_ahead_of_the_oldest_missing_answer_so_far_and_no_further() ->
                 yield task
 
         answered, ahead = [], []
-        for task, _ in work_queue.in_order(tasks(), by_rank(), by_rank):
+        for task, _ in work_queue.map_in_order(tasks(), by_rank(), by_rank):
             ahead.append(drawn - len(answered))
             answered.append(task)
         return max(ahead), answered
@@ -98,8 +98,8 @@ def test_a_second_caller_is_answered_by_rank_0_until_the_first_one_goes_away(tmp
                 wait_for((tmp_path / "helped").exists)
             return task, ranks.current().rank
 
-        first = work_queue.in_order(range(100), by_rank(), by_rank)
-        second = work_queue.in_order(range(100), answer, leaving_a_mark, tmp_path)
+        first = work_queue.map_in_order(range(100), by_rank(), by_rank)
+        second = work_queue.map_in_order(range(100), answer, leaving_a_mark, tmp_path)
         in_turns = [(next(first), next(second)) for _ in range(20)]
         alone = False
         del first
@@ -114,7 +114,7 @@ def test_a_second_caller_is_answered_by_rank_0_until_the_first_one_goes_away(tmp
 def test_ranks_do_other_work_though_a_caller_has_not_taken_all_of_its_answers() -> None:
     def lead() -> Any:
         def tasks(n: int) -> Iterator[int]:
-            return (task for task, _ in work_queue.in_order(range(n), by_rank(), by_rank))
+            return (task for task, _ in work_queue.map_in_order(range(n), by_rank(), by_rank))
 
         one, unfinished = next(tasks(1)), tasks(50)
         return one, list(islice(unfinished, 3)), ranks.current().run_on_all(own_number, own_number), list(unfinished)
@@ -124,7 +124,7 @@ def test_ranks_do_other_work_though_a_caller_has_not_taken_all_of_its_answers() 
 
 def test_a_single_process_answers_alone_and_draws_what_it_answers() -> None:
     tasks = iter(range(3))
-    assert next(work_queue.in_order(tasks, by_rank(), by_rank)) == (0, 0) and next(tasks) == 1
+    assert next(work_queue.map_in_order(tasks, by_rank(), by_rank)) == (0, 0) and next(tasks) == 1
 
 
 def ending(how: str, folder: Path) -> Answers:
@@ -147,7 +147,7 @@ def ending(how: str, folder: Path) -> Answers:
 def test_rank_0_notices_that_a_rank_does_not_come_back_and_keeps_what_was_answered_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(work_queue, "LOOK", 0.01)
+    monkeypatch.setattr(work_queue, "CHECK_SECONDS", 0.01)
 
     def answer(task: int) -> tuple[int, int]:
         if task >= 6 + 2 * work_queue.AHEAD:  # none is drawn so far ahead while the other is at one of the first six
@@ -157,7 +157,7 @@ def test_rank_0_notices_that_a_rank_does_not_come_back_and_keeps_what_was_answer
     def lead() -> None:
         try:
             with (tmp_path / "kept").open("w") as kept:
-                for task, _ in work_queue.in_order(range(100), answer, ending, how, tmp_path):
+                for task, _ in work_queue.map_in_order(range(100), answer, ending, how, tmp_path):
                     print(task, file=kept, flush=True)
         finally:
             (tmp_path / "over").touch()
@@ -173,4 +173,4 @@ def test_an_error_of_rank_0_is_its_own() -> None:
         raise DataError("images/1.png: cannot be read")
 
     many = range(100_000)  # the other rank must not answer all of them before rank 0 has come to one
-    assert isinstance(in_ranks(2, lambda: list(work_queue.in_order(many, refuse, by_rank))), DataError)
+    assert isinstance(in_ranks(2, lambda: list(work_queue.map_in_order(many, refuse, by_rank))), DataError)

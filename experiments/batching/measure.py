@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import mean, median, pstdev
 from typing import Any
 
-from mathse.training.packing import Group, packed, work, work_in_step
+from mathse.training.packing import Group, pack_rows, work, work_in_step
 
 BATCH, RANKS, SHORTEST = 128, 8, 40  # rows of a step, devices, characters of an answer that has steps in it
 PROMPT = 60  # tokens of a question and the template around it
@@ -98,8 +98,11 @@ def show_lengths(files: Sequence[Path]) -> None:
             ways: list[tuple[list[list[int]], Callable[[list[int], list[int]], Shares]]] = [
                 (batches, lambda row_lengths, _, n=most_rows: as_drawn(row_lengths, n)),
                 (grouped, partial(like_cards, most_rows=most_rows)),
-                (batches, lambda row_lengths, _, n=most_rows, t=most_tokens: packed(row_lengths, n, t, RANKS)),
-                (batches, lambda row_lengths, _, n=most_rows, t=most_tokens: packed(row_lengths, n, t, RANKS, False)),
+                (batches, lambda row_lengths, _, n=most_rows, t=most_tokens: pack_rows(row_lengths, n, t, RANKS)),
+                (
+                    batches,
+                    lambda row_lengths, _, n=most_rows, t=most_tokens: pack_rows(row_lengths, n, t, RANKS, False),
+                ),
             ]
             cells = []
             for chosen, way in ways:

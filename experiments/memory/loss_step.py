@@ -40,7 +40,7 @@ def work(side: str, width: int, layers: int, frozen: bool) -> None:
     from turns import Turns
 
     from mathse.training.allocator import keep_freed_memory
-    from mathse.training.loss import added_up
+    from mathse.training.loss import accumulate_cross_entropy
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def work(side: str, width: int, layers: int, frozen: bool) -> None:
     def plain(head: Any, states: Tensor, targets: Tensor, normaliser: int) -> Tensor:
         return F.cross_entropy(head(states).float(), targets, reduction="sum") / normaliser
 
-    measure = plain if side == "plain" else added_up
+    measure = plain if side == "plain" else accumulate_cross_entropy
     draw = torch.Generator().manual_seed(1)
     turns = Turns()
 

@@ -35,7 +35,7 @@ def model_of(layers: int, dtype: torch.dtype) -> tuple[Any, Architecture]:
     with TemporaryDirectory() as folder:
         sizes = {**json.loads(published.read_text()), "num_hidden_layers": layers}
         Path(folder, "config.json").write_text(json.dumps(sizes))
-        planned = needs.architecture_of(Qwen2VL(path=folder))
+        planned = needs.find_architecture(Qwen2VL(path=folder))
     assert planned is not None
     config = planned.config
     config.image_token_id, config.vision_start_token_id = 9, 8
@@ -87,7 +87,7 @@ def measured_fit(layers: int, fit: Fit) -> tuple[needs.Need, int]:
             cross_entropy(model.lm_head, states, batch["input_ids"][:, -ANSWER:].flatten()).backward()
         optimiser.step()
         optimiser.zero_grad()
-    return needs.of_fit(planned, fit, Trainer(accelerator="gpu"), needs.RowSize(TEXT, ANSWER)), _peak()
+    return needs.estimate_training(planned, fit, Trainer(accelerator="gpu"), needs.RowSize(TEXT, ANSWER)), _peak()
 
 
 def measured_sampling(layers: int, sequences: int, text: int) -> tuple[needs.Need, int]:
@@ -100,7 +100,7 @@ def measured_sampling(layers: int, sequences: int, text: int) -> tuple[needs.Nee
         cache = DynamicCache(config=model.config.get_text_config())
         model.generate(**batch, past_key_values=cache, do_sample=False, min_new_tokens=NEW, max_new_tokens=NEW)
     row = needs.RowSize(text, NEW)
-    return needs.of_sampling(planned, Trainer(accelerator="gpu"), True, sequences, sequences, row), _peak()
+    return needs.estimate_sampling(planned, Trainer(accelerator="gpu"), True, sequences, sequences, row), _peak()
 
 
 def _peak() -> int:
@@ -126,9 +126,11 @@ def main() -> None:
     print(f"| {torch.cuda.get_device_name()} | estimated | measured | ratio | of it |\n|---|---|---|---|---|")
     for name, measure in work.items():
         need, peak = measure()
-        terms = ", ".join(f"{term} {needs.in_bytes(count)}" for term, count in need.device.items())
-        estimated = needs.in_bytes(need.on_device)
-        print(f"| {name} | {estimated} | {needs.in_bytes(peak)} | {need.on_device / peak:.2f} | {terms} |", flush=True)
+        terms = ", ".join(f"{term} {needs.format_bytes(count)}" for term, count in need.device.items())
+        estimated = needs.format_bytes(need.on_device)
+        print(
+            f"| {name} | {estimated} | {needs.format_bytes(peak)} | {need.on_device / peak:.2f} | {terms} |", flush=True
+        )
         gc.collect()
         torch.cuda.empty_cache()
 

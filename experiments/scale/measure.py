@@ -62,11 +62,11 @@ def opened(made: Made):  # type: ignore[no-untyped-def]
     from mathse.config import build
     from mathse.config.compose import train_config
     from mathse.config.sections import plain
-    from mathse.evolution.tasks import settings
+    from mathse.evolution.tasks import flatten_settings
     from mathse.runs.stage_cache import RunFolder
 
     config, _ = train_config(["data=jsonl", f"data.path={made.rows}", "teacher=replay", "judge=answer", "name=scale"])
-    run = RunFolder.open(made.run, settings(config), name="scale", task="evolve", seed=0, nested=plain(config))
+    run = RunFolder.open(made.run, flatten_settings(config), name="scale", task="evolve", seed=0, nested=plain(config))
     return config, run, build(config.data)
 
 
@@ -151,8 +151,7 @@ def read(made: Made) -> None:
 def sources(made: Made) -> None:
     from contextlib import contextmanager
 
-    from mathse.evolution.problems import RunProblems
-    from mathse.evolution.sources import record_sources
+    from mathse.evolution.problems import RunProblems, record_sources
     from mathse.runs.layout import DONE, SOURCES
 
     _, run, source = opened(made)
@@ -177,9 +176,10 @@ def compare(made: Made) -> None:
 
 
 def merge(made: Made) -> None:
-    from mathse.evolution import stages
+    from mathse.config.compose import train_config
+    from mathse.evolution import measure, stages
     from mathse.evolution.problems import RunProblems
-    from mathse.evolution.state import EvolutionState, judged_rows
+    from mathse.evolution.state import EvolutionState, join_verdicts
     from mathse.runs.layout import PATHS, VERDICTS
     from mathse.runs.rows import JsonlRows
     from mathse.scoring.metrics import accepted
@@ -194,11 +194,20 @@ def merge(made: Made) -> None:
     stage.begin()
     state = EvolutionState.load(distill.path, source.table.ids())
     paths = JsonlRows(stage.path / PATHS, ReasoningPath)
-    judged = judged_rows(paths, JsonlRows(stage.path / VERDICTS, Verdict))
+    judged = join_verdicts(paths, JsonlRows(stage.path / VERDICTS, Verdict))
     state = state.absorb(judged, models.accepts)
     state.save(stage.path)
-    loop = SimpleNamespace(state=state, stage=stage, problems=RunProblems(source), models=models, judged=judged)
-    counts = stages.counts(loop)  # type: ignore[arg-type]
+    config, _ = train_config([])
+    loop = SimpleNamespace(
+        state=state,
+        state_stage=None,
+        stage=stage,
+        problems=RunProblems(source),
+        models=models,
+        judged=judged,
+        config=config,
+    )
+    counts = measure.count_rows(loop)  # type: ignore[arg-type]
     state = EvolutionState.load(stage.path, state.problems)
     assert len(state.remaining) + counts["train_rows"] == made.size
     stage.finish({"stage": "round_01", **counts})

@@ -22,7 +22,7 @@ from torch import Tensor
 from mathse.config import build
 from mathse.config.backbones import SmolLM2Vision
 from mathse.data.synthetic import digits
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.packaged.smollm2_vision import SmolLM2VisionBackbone
 
 TRAINING, UNSEEN = 1500, 200  # pictures of three digits
@@ -30,7 +30,7 @@ STEPS, BATCH, LR = 600, 64, 2e-3
 
 
 def main(folder: Path) -> None:
-    quiet()
+    silence_transformers()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     began = time.process_time()

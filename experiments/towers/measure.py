@@ -87,7 +87,7 @@ def build(family: str, folder: Path) -> tuple[Any, list[Any]]:
     from PIL import Image
 
     from mathse.models import tiny_tokenizer
-    from mathse.models.tiny import drawn
+    from mathse.models.tiny import draw_weights
 
     side = 448  # pixels: 32 x 32 patches, 256 image tokens
     draw = random.Random(0)
@@ -109,7 +109,7 @@ def build(family: str, folder: Path) -> tuple[Any, list[Any]]:
     from mathse.models.cogvlm2.backbone import CogVLM2Backbone
     from mathse.models.cogvlm2.configuration import CogVLM2Config
     from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration
-    from mathse.models.cogvlm2.processing import CogVLM2Processor, square_image_processor
+    from mathse.models.cogvlm2.processing import CogVLM2Processor, make_square_image_processor
 
     tokenizer = tiny_tokenizer.build_tokenizer()
     tokenizer.bos_token = tiny_tokenizer.USER
@@ -120,8 +120,8 @@ def build(family: str, folder: Path) -> tuple[Any, list[Any]]:
         vision_config={"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_heads": 4,
                        "image_size": side, "patch_size": 14, "num_positions": (side // 14) ** 2 + 1},
     )  # fmt: skip
-    model = drawn(0, lambda: CogVLM2ForConditionalGeneration(config))
-    return CogVLM2Backbone(model, CogVLM2Processor(square_image_processor(side), tokenizer, 14)), rows
+    model = draw_weights(0, lambda: CogVLM2ForConditionalGeneration(config))
+    return CogVLM2Backbone(model, CogVLM2Processor(make_square_image_processor(side), tokenizer, 14)), rows
 
 
 if __name__ == "__main__":

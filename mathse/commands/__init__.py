@@ -1,1 +1,1 @@
-"""One file or folder a verb of ``mathse``."""
+"""One file or folder per subcommand of ``mathse``."""

@@ -1,4 +1,4 @@
-"""From Hydra's command line to a task: compose, parse, run.
+"""The command line of ``mathse train`` and ``mathse evaluate``: compose the settings, check them, run the task.
 
 Loads no torch: a wrong setting is refused before anything heavy is imported.
 """
@@ -19,13 +19,12 @@ import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from hydra_plugins.mathse_slurm import SlurmLauncher
-from mathse.commands.mistakes import RUNNING, JobFailed, sentence, wants_traceback
-from mathse.commands.stop_signals import StopSignals, stopping_once
-from mathse.commands.sweep_table import jobs_below, sweep_table
+from mathse.commands.mistakes import RUNTIME_ERRORS, JobFailed, explain_error, wants_traceback
+from mathse.commands.stop_signals import StopSignals, handle_stop_signals
+from mathse.commands.sweep import find_jobs, format_sweep_table, is_sweep, refuse_impossible_sweeps
 from mathse.config import sweeps
 from mathse.config.compose import help_page, sweep_folder
 from mathse.config.hydra_calls import refuse_calls_by_hydra
@@ -44,10 +43,11 @@ Task = Callable[[Any, Path], float | None]
 
 @dataclass(frozen=True)
 class Program:
-    """The command that a sweep runs, for a launcher that starts its jobs elsewhere.
+    """The command of a sweep's jobs, for a launcher that starts them in other processes.
 
-    ``check``: the settings of a composed config, or a ConfigError. ``command``: the command line of a run with these
-    overrides in this folder.
+    Attributes:
+        check: returns the settings of a composed config, or raises ConfigError.
+        command: returns the command line of a run with these overrides in this folder.
     """
 
     check: Callable[[DictConfig], Any]
@@ -55,27 +55,27 @@ class Program:
 
 
 def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | None = None) -> None:
-    """Runs ``task(config, folder)`` once, or once a job in a sweep (``-m``); a sweeper gets what it returns.
+    """Run ``task(config, folder)`` once, or once per job of a sweep (``-m``).
 
     Args:
-        task: takes the settings and the run folder, and returns the number that a sweeper chooses by.
-        config_name: the file of conf/ that is composed, "train" or "evaluate".
-        schema: the dataclass of its settings.
-        arguments: the command line without the program (and its verb); default: of this process.
+        task: takes the settings and the run folder, and returns the number by which a sweeper chooses.
+        config_name: the file of conf/ to compose, "train" or "evaluate".
+        schema: the settings class.
+        arguments: the command line without the program and its subcommand; default: that of this process.
 
     Exits with 1 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
     """
     if arguments is not None:
-        sys.argv = [sys.argv[0], *arguments]  # which Hydra reads
+        sys.argv = [sys.argv[0], *arguments]  # Hydra reads sys.argv
     launch.end_with_agent()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait spinning ruin each other on a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine, threads that wait by spinning are slow
     register()
-    # Hydra searches folders for plugins; an editable install has import hooks in their place, where it finds none.
+    # Hydra searches folders for plugins. An editable install has import hooks instead, where it finds none.
     Plugins.instance().register(SlurmLauncher)
     traceback = wants_traceback()
     arguments = sys.argv[1:]
 
-    begun: list[str] = []  # run folders of jobs
+    started_folders: list[str] = []  # run folders of the jobs that have started
 
     def start(signals: StopSignals) -> None:
         line = command_line(arguments)
@@ -86,10 +86,12 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         if line.help:
             print(help_page(arguments, schema))
             return
-        job = _job(task, schema, traceback, _start_of_a_rank(config_name), signals, begun)
-        vars(job)["program"] = _program(schema, _start_of_a_rank(config_name))
-        if (rank := launch.own_rank()) is not None and rank.rank:
-            sys.argv.insert(1, "hydra.run.dir=outputs")  # rank 0's, named by its time of start, is the run folder
+        rank_command = _read_rank_command(config_name)
+        job = _make_job(task, schema, traceback, rank_command, signals, started_folders)
+        vars(job)["program"] = _make_program(schema, rank_command)
+        if (rank := launch.read_own_rank()) is not None and rank.rank:
+            # Run folders are named by their time of start. All ranks use that of rank 0, and this value is not used.
+            sys.argv.insert(1, "hydra.run.dir=outputs")
         program = program_of(line.overrides, schema)
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=program)(job)
         if not line.multirun:
@@ -98,28 +100,33 @@ def main(task: Task, config_name: str, schema: type, arguments: Sequence[str] | 
         try:
             run()
         except JobFailed:
-            _show_jobs(begun, arguments, schema)
+            _print_sweep_table(started_folders, arguments, schema)
             raise
         else:
-            _show_jobs(begun, arguments, schema)
+            _print_sweep_table(started_folders, arguments, schema)
         finally:
-            if not any(Path(folder).exists() for folder in begun):
-                with suppress(*COMPOSING):  # of a line that does not compose no folder was made
+            # A sweep that failed before its first job leaves an empty folder.
+            if not any(Path(folder).exists() for folder in started_folders):
+                with suppress(*COMPOSING):  # a command line that does not compose has no sweep folder
                     _remove_if_empty(sweep_folder(arguments, schema).absolute())
 
-    os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}  # Hydra raises; it is told here
-    if traceback:
-        with stopping_once() as signals:
+    # Hydra raises its errors with the first variable; this module prints them.
+    os.environ |= {"HYDRA_FULL_ERROR": "1", "MATHSE_TRACEBACK": str(int(traceback))}
+    with handle_stop_signals() as signals:
+        if traceback:
             start(signals)
-        return
-    with stopping_once() as signals:
-        _told(partial(start, signals), arguments, schema, signals, begun)
+        else:
+            _run_without_traceback(partial(start, signals), arguments, schema, signals, started_folders)
 
 
-def _told(
-    start: Callable[[], None], arguments: Sequence[str], schema: type, signals: StopSignals, begun: Sequence[str]
+def _run_without_traceback(
+    start: Callable[[], None],
+    arguments: Sequence[str],
+    schema: type,
+    signals: StopSignals,
+    started_folders: Sequence[str],
 ) -> None:
-    """``start()``; what it raises by a user's mistake is told in a sentence, and ends the process."""
+    """Call ``start()``. A user's mistake is printed as a sentence and ends the process; a bug keeps its traceback."""
     try:
         start()
     except JobFailed:
@@ -129,179 +136,181 @@ def _told(
         sys.exit(1)
     except MathSEError as e:
         _fail(str(e), e)
-    except COMPOSING as e:  # ValueErrors among them: of a job that has begun they are bugs
-        _fail(None if begun and isinstance(e, ValueError) else explain(e, arguments, schema), e)
-    except RUNNING as e:
-        text = sentence(e) or (sweeps.missing_plugin(e) if isinstance(e, RuntimeError) else None)
-        if text is None and isinstance(e, OSError) and not begun:
+    except COMPOSING as e:
+        # COMPOSING includes ValueError. Once a job has started, a ValueError is a bug.
+        is_bug = bool(started_folders) and isinstance(e, ValueError)
+        _fail(None if is_bug else explain(e, arguments, schema), e)
+    except RUNTIME_ERRORS as e:
+        text = explain_error(e) or (sweeps.missing_plugin(e) if isinstance(e, RuntimeError) else None)
+        if text is None and isinstance(e, OSError) and not started_folders:
             text = f"the run folder cannot be made: {e}; choose another place with hydra.run.dir=DIR"
         _fail(text, e)
     except KeyboardInterrupt as e:
-        _say(str(e) or f"{signals.stopped} before the run began")
+        _print_error(str(e) or f"{signals.stopped} before the run started")
         sys.exit(signals.exit_code)
 
 
-def _job(
-    task: Task, schema: type, traceback: bool, start: Sequence[str], signals: StopSignals, begun: list[str]
+def _make_job(
+    task: Task,
+    schema: type,
+    traceback: bool,
+    rank_command: Sequence[str],
+    signals: StopSignals,
+    started_folders: list[str],
 ) -> Callable[[DictConfig], float | None]:
-    """What Hydra calls with each composed config. ``start``: the command of a rank, up to its settings. ``begun``: gets
-    the run folder."""
+    """Return the function that Hydra calls with each composed config.
+
+    Args:
+        rank_command: the command that starts a rank, without its settings.
+        started_folders: receives the run folder of each job.
+    """
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        begun.append(str(folder))
+        started_folders.append(str(folder))
         launch.end_with_sweep()
         try:
-            config = _settings(cfg, schema)
-            if getattr(config, "plan", False):  # no rank is started for it, no folder is left
+            config = _parse_job_settings(cfg, schema)
+            if getattr(config, "plan", False):
+                # A plan starts no rank and leaves no folder.
                 _remove_if_empty(folder)
                 return task(config, folder)
-            _refuse_impossible_sweeps(config)
-            settings = _settings_of_a_job(HydraConfig.get().overrides.task) if _is_sweep() else sys.argv[1:]
-            number = run_or_start_ranks(task, config, folder, [*start, *settings])
-            if number is None and _is_sweep() and sweeps.chooses(HydraConfig.get().sweeper):
+            refuse_impossible_sweeps(config)
+            settings = _list_job_settings(HydraConfig.get().overrides.task) if is_sweep() else sys.argv[1:]
+            number = run_or_start_ranks(task, config, folder, [*rank_command, *settings])
+            if number is None and is_sweep() and sweeps.chooses(HydraConfig.get().sweeper):
                 raise MathSEError(
                     "the run has no dev accuracy for the sweeper to choose by; callbacks.evaluate measures it"
                 )
             launch.report(number)
             return number
-        except RUNNING as e:
+        except RUNTIME_ERRORS as e:
             _remove_if_empty(folder)
+            # A rank that lost the others did not fail itself.
             if isinstance(e, RankLost) and launch.is_supervised():
-                launch.lost_others()  # the agent says whom it lost
-            text = sentence(e)
+                launch.end_after_others()  # the agent names the lost rank
+            text = explain_error(e)
             if traceback:
                 if text is not None:
                     launch.record_mistake(e)
                 raise
-            if text is None or not _is_sweep():
+            if text is None or not is_sweep():
                 _fail(text, e)
-            _say(*(f"job {HydraConfig.get().job.num}: {line}" for line in text.splitlines()))
+            _print_error(*(f"job {HydraConfig.get().job.num}: {line}" for line in text.splitlines()))
             raise JobFailed(text) from e
         except launch.RanksFailed as e:
             _remove_if_empty(folder)
-            if _is_sweep():
+            if is_sweep():
                 raise JobFailed(str(e)) from e
             sys.exit(e.code)
         except KeyboardInterrupt:
             _remove_if_empty(folder)
-            if not launch.is_supervised():
-                again = "the same command"
-                if not (_is_sweep() or any(a.startswith("hydra.run.dir=") or a == "resume=last" for a in sys.argv[1:])):
+            rank = launch.read_own_rank()
+            # Only rank 0 speaks, and none where an agent watches the ranks and speaks for them.
+            if not launch.is_supervised() and (rank is None or rank.rank == 0):
+                names_folder = any(a.startswith("hydra.run.dir=") or a == "resume=last" for a in sys.argv[1:])
+                command = "the same command"
+                if not is_sweep() and not names_folder:
                     with suppress(ValueError):
                         folder = folder.relative_to(Path.cwd())
-                    again += f" with hydra.run.dir={folder}"
-                if (rank := launch.own_rank()) is None or rank.rank == 0:
-                    _say(f"{signals.stopped}; {again} goes on from here")
+                    command += f" with hydra.run.dir={folder}"
+                _print_error(f"{signals.stopped}; {command} continues from here")
             sys.exit(signals.exit_code)
 
     return job
 
 
-def _settings(cfg: DictConfig, schema: type) -> Any:
-    """The settings of a job. Jobs of a sweep may name other checkpoints than the one that Hydra composed all of them
-    onto, so each is composed anew, onto its own."""
+def _parse_job_settings(cfg: DictConfig, schema: type) -> Any:
+    """Return the settings of a job.
+
+    Hydra composes all jobs of a sweep onto one program's defaults. A job that names another checkpoint has another
+    program, and is composed again onto its own.
+    """
     overrides = list(HydraConfig.get().overrides.task)
-    program, composed_onto = program_of(overrides, schema), HydraConfig.get().job.config_name
-    if _is_sweep() and program != composed_onto:
+    program = program_of(overrides, schema)
+    if is_sweep() and program != HydraConfig.get().job.config_name:
         cfg = compose(program, overrides=overrides)
     return parse(cfg, schema, given=given(overrides))
 
 
-def _settings_of_a_job(overrides: Sequence[str]) -> list[str]:
-    """The command line of one job of a sweep: its own settings, and where else options are looked for."""
+def _list_job_settings(overrides: Sequence[str]) -> list[str]:
+    """Return the arguments of a sweep's job: its own settings, and the folder of the user's own options."""
     return [*([] if own_folder() is None else [f"{FLAG}={own_folder()}"]), *overrides]
 
 
-def _program(schema: type, start: Sequence[str]) -> Program:
-    """What hydra/launcher=slurm starts. ``start``: the command of a run, up to its settings."""
+def _make_program(schema: type, run_command: Sequence[str]) -> Program:
+    """Return the command that hydra/launcher=slurm starts. ``run_command``: without the settings."""
 
     def check(cfg: DictConfig) -> Any:
-        config = _settings(cfg, schema)
-        _refuse_impossible_sweeps(config)
+        config = _parse_job_settings(cfg, schema)
+        refuse_impossible_sweeps(config)
         if getattr(config, "plan", False):
             raise ConfigError("plan = true: hydra/launcher=slurm would submit every job; leave one of the two out")
         return config
 
     def command(overrides: Sequence[str], folder: Path) -> list[str]:
-        return [*start, *_settings_of_a_job(overrides), run_dir(folder)]
+        return [*run_command, *_list_job_settings(overrides), format_run_dir(folder)]
 
     return Program(check, command)
 
 
-def run_or_start_ranks(task: Task, config: Any, folder: Path, again: Sequence[str]) -> float | None:
-    """``task(config, folder)`` in this process; where it wants several devices and this is no rank yet, in as many
-    processes as it has devices, each started with ``again``, the command of the same run."""
-    launch.require(config.trainer.strategy)
-    if launch.own_rank() is not None or config.trainer.devices == 1:
+def run_or_start_ranks(task: Task, config: Any, folder: Path, command: Sequence[str]) -> float | None:
+    """Run ``task(config, folder)`` in this process, or start one process per device.
+
+    Args:
+        command: the command of the same run, which starts a rank. Used where the run needs several devices and this
+            process is not yet a rank.
+    """
+    launch.require_packages(config.trainer.strategy)
+    if launch.read_own_rank() is not None or config.trainer.devices == 1:
         keep_freed_memory()
         return task(config, folder)
-    from mathse.training import agent  # which loads torch
+    from mathse.training import agent  # loads torch
 
     trainer = config.trainer
-    number: float | None = agent.run([*again, run_dir(folder)], trainer.devices, trainer.max_restarts)
+    number: float | None = agent.run([*command, format_run_dir(folder)], trainer.devices, trainer.max_restarts)
     return number
 
 
-def run_dir(folder: Path) -> str:
-    """The override that makes ``folder`` the run folder."""
+def format_run_dir(folder: Path) -> str:
+    """Return the override that makes ``folder`` the run folder."""
     return f"hydra.run.dir={quoted(str(folder.absolute()))}"
 
 
-def _start_of_a_rank(verb: str) -> list[str]:
-    """What started this process, up to its settings, with the interpreter's own flags: ``python train.py``, ``mathse
-    train``, ``python -m mathse train``; ``start_from_python`` where the settings came from elsewhere."""
+def _read_rank_command(subcommand: str) -> list[str]:
+    """Return the command that started this process, without its settings and with the interpreter's own flags.
+
+    Examples: ``python train.py``, ``mathse train``, ``python -m mathse train``. Where the settings did not come from
+    the command line: ``build_python_command``.
+    """
     command, settings = sys.orig_argv, sys.argv[1:]
     if command[len(command) - len(settings) :] != settings:
-        return start_from_python(verb)
+        return build_python_command(subcommand)
     start = command[1 : len(command) - len(settings)]
     return [sys.executable, *(os.path.abspath(part) if part == sys.argv[0] else part for part in start)]
 
 
-def start_from_python(verb: str) -> list[str]:
-    """A command that is ``mathse VERB`` with this process's own Python path, wherever that came from (a notebook's
-    folder, a script's): a rank must import what this process imports."""
+def build_python_command(subcommand: str) -> list[str]:
+    """Return a command that is ``mathse SUBCOMMAND`` with the Python path of this process.
+
+    A notebook or a script may have changed its path, and a rank must import the same modules.
+    """
     code = f"import sys; sys.path[:] = {sys.path!r}; from mathse.__main__ import main; sys.exit(main())"
-    return [sys.executable, "-c", code, verb]
+    return [sys.executable, "-c", code, subcommand]
 
 
-def _refuse_impossible_sweeps(config: Any) -> None:
-    """Raises ConfigError for a sweep (``-m``) whose settings contradict it, and for a sweep without ``-m``."""
-    hydra_config = HydraConfig.get()
-    if not _is_sweep():
-        option = hydra_config.runtime.choices.get("sweep")
-        if option is not None and not launch.is_supervised():  # our ranks run one job each
-            raise ConfigError(f"+sweep={option}: tries several values, which is a sweep; pass -m too")
-        return
-    if getattr(config, "resume", None) == "last":
-        raise ConfigError(
-            "resume = 'last': finds one run, and this is a sweep (-m); leave it out: with the same command, finished "
-            "jobs return their number and the others go on"
-        )
-    rank = launch.own_rank()
-    if rank is not None and rank.size > 1:
-        raise ConfigError(
-            f"a sweep (-m) was started {rank.size} times, once a rank: start it once, and each of its jobs starts its "
-            "own ranks (trainer=ddp trainer.devices=...)"
-        )
-    if sweeps.chooses(hydra_config.sweeper) and (mistakes := [*sweeps.no_choice(config, hydra_config.sweeper)]):
-        raise ConfigError("\n".join(mistakes))
-
-
-def _show_jobs(begun: Sequence[str], arguments: Sequence[str], schema: type) -> None:
-    """``begun``: the run folders of jobs in this process; none where a launcher started the jobs elsewhere."""
-    if table := sweep_table([*map(Path, begun)] or jobs_below(sweep_folder(arguments, schema))):
+def _print_sweep_table(started_folders: Sequence[str], arguments: Sequence[str], schema: type) -> None:
+    """Print the table of a sweep. Without ``started_folders`` a launcher ran the jobs in other processes."""
+    if table := format_sweep_table([*map(Path, started_folders)] or find_jobs(sweep_folder(arguments, schema))):
         print("", *table, sep="\n", flush=True)
 
 
-def _is_sweep() -> bool:
-    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
-
-
 def _remove_if_empty(folder: Path) -> None:
-    """Takes back the folder that Hydra made for a run that did not begin, and empty ones above it. A sweep's folder is
-    empty where Hydra's own note of the sweep is all that it holds."""
+    """Remove the empty folder that Hydra made for a run that did not start, and empty folders above it.
+
+    A sweep's folder counts as empty if it has only Hydra's own note of the sweep.
+    """
     if folder.is_dir() and [path.name for path in folder.iterdir()] == [NOTE_OF_SWEEP]:
         (folder / NOTE_OF_SWEEP).unlink()
     for parent in (folder, *folder.parents):
@@ -314,15 +323,16 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _fail(text: str | None, error: BaseException) -> NoReturn:
+    """Print ``text`` as an error and exit with 1. Without a text the error is a bug, and is raised."""
     if text is None:
         raise error
-    _say(*(f"error: {line}" for line in text.splitlines()))
+    _print_error(*(f"error: {line}" for line in text.splitlines()))
     launch.record_mistake(error)
     sys.exit(1)
 
 
-def _say(*lines: str) -> None:
-    rank = launch.own_rank()
-    if rank is not None and rank.rank and not launch.is_supervised():  # the agent names the rank itself
+def _print_error(*lines: str) -> None:
+    rank = launch.read_own_rank()
+    if rank is not None and rank.rank and not launch.is_supervised():  # the agent adds the rank itself
         lines = tuple(f"rank {rank.rank}: {line}" for line in lines)
     print(*lines, sep="\n", file=sys.stderr, flush=True)

@@ -1,11 +1,11 @@
-"""``mathse control RUN [RUN ...]``: the controls that a reader of a result asks for, made from finished runs.
+"""``mathse control RUN [RUN ...]``: train the two controls of finished runs.
 
     equal compute   the distilled rows without rounds, trained with as many operations as the whole run spent
     best length     the distilled rows without rounds, at the length that is best on dev problems; the search counts
 
-Both start from the same base, use the same teacher calls and are scored on the same test problems. Each is a training
-run of its own in RUN_controls/, which goes on where it was killed; RUN/controls.json and the report of RUN hold the
-result. Several runs (seeds) are also compared as one: paired differences over all answers.
+Both start from the same base, use the same teacher calls and are scored on the same test problems. Each control is a
+separate training run in RUN_controls/, which continues after a kill. RUN/controls.json and the report of RUN have the
+result. Several runs (seeds) are also compared together: paired differences over all answers.
 """
 
 from __future__ import annotations
@@ -28,23 +28,29 @@ from mathse.reporting import report
 from mathse.reporting.progress.wording import accuracy_text, gain, points
 from mathse.reporting.report.run import BEST, CONTROL_TITLES, EQUAL
 from mathse.runs.layout import CONTROLS, METRICS, TRAIN
-from mathse.runs.ledger import flops_of_run, flops_of_trained_row, spent_in
-from mathse.runs.reader import FinishedStage, Run, finished_summary, read_run
+from mathse.runs.ledger import compute_row_flops, read_spent, sum_flops
+from mathse.runs.reader import FinishedStage, Run, read_finished_summary, read_run
 from mathse.runs.store import write_json
 from mathse.scoring.metrics import transitions, wilson
 from mathse.scoring.resampling import difference_interval, mcnemar, paired_interval
 
-LENGTHS = (0.5, 1.0, 2.0)  # of the distilled student's training run; 1 is that student itself
+# Multiples of the distilled student's training steps. 1 is the distilled student itself.
+DEFAULT_LENGTHS = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A student of the distilled rows alone."""
+class ControlStudent:
+    """A student of the distilled rows, without rounds.
+
+    Attributes:
+        flops: FLOPs of its training run.
+        solved: test problem -> whether its answer was right.
+    """
 
     steps: int
-    flops: int  # of its training run
+    flops: int
     dev_accuracy: float | None
-    solved: Mapping[str, bool]  # test problems
+    solved: Mapping[str, bool]
 
     @property
     def accuracy(self) -> float:
@@ -52,70 +58,76 @@ class Trained:
 
 
 class Controls:
-    """The controls of one run. Raises RunError where it has not finished, or does not say what it spent."""
+    """The controls of one run. Raises RunError for an unfinished run, or a run without its FLOPs."""
 
     def __init__(self, folder: Path) -> None:
-        if finished_summary(folder) is None:
+        if read_finished_summary(folder) is None:
             raise RunError(f"{folder}: has not finished; a control repeats what a finished run spent")
         self.run: Run = read_run(folder)
         if self.run.task != "evolve":
-            raise RunError(f"{folder}: task = {self.run.task!r}; controls are made of a run with rounds (task=evolve)")
-        self.distill = self._stage("distill")
+            raise RunError(f"{folder}: task = {self.run.task!r}; controls need a run with rounds (task=evolve)")
+        self.distill = self._find_stage("distill")
         measured = [stage for stage in self.run.stages if stage.solved()]
         if self.distill not in measured:
             raise RunError(f"{folder}: its students were not measured on test problems; callbacks.evaluate does that")
         self.last = measured[-1]
-        budget, row = flops_of_run(self.run.stages), flops_of_trained_row(self.distill)
+        budget, row = sum_flops(self.run.stages), compute_row_flops(self.distill)
         if budget is None or row is None:
             raise RunError(
-                f"{folder}: a stage of it does not say how many operations it took, so no control of equal compute can "
-                "be made; it is a run of an earlier version: make it again with this one"
+                f"{folder}: a stage does not record how many operations it took, so no control of equal compute can be "
+                "made; an earlier version made this run: repeat it with this version"
             )
         self.budget = budget
-        with only_looking():  # a run folder may be somebody else's: only MathSE's own classes are built
+        with only_looking():  # the run folder may be another person's: only MathSE's own classes are built
             self.config: TrainConfig = parse(OmegaConf.create(dict(self.run.config)))
         self.settings: SFT = self.config.sft.of_stage("distill")
         self.steps: int = self.settings.steps(sum(1 for _ in self.distill.rows(TRAIN)))  # of the distilled student
+        # Steps of the distilled student that cost as many FLOPs as the whole run.
         self.equal_steps = max(1, round(budget / (row * self.settings.batch_size)))
 
-    def _stage(self, name: str) -> FinishedStage:
+    def _find_stage(self, name: str) -> FinishedStage:
         if (stage := self.run.stage(name)) is None:
             raise RunError(f"{self.run.folder}: has no stage {name}; its controls are trained on that stage's rows")
         return stage
 
     def check(self, lengths: Sequence[float]) -> None:
-        """Raises RunError where a length is to be chosen on dev problems and the run has none."""
-        if {*lengths} != {1.0} and self._distilled().dev_accuracy is None:
+        """Raise RunError if dev problems must choose a length and the run has none."""
+        if {*lengths} != {1.0} and self._read_distilled().dev_accuracy is None:
             raise RunError(
-                f"{self.run.folder}: has no dev problems to choose a length on; pass --lengths 1, which searches none"
+                f"{self.run.folder}: has no dev problems to choose a length on; pass --lengths 1, which needs no search"
             )
 
-    def make(self, lengths: Sequence[float]) -> dict[str, Any]:
-        """Train the controls that are missing, and write the result."""
+    def train_controls(self, lengths: Sequence[float]) -> dict[str, Any]:
+        """Train the missing controls, and write the result."""
         equal = self._train(EQUAL, self.equal_steps)
-        tried = {1.0: self._distilled()}
-        tried |= {k: self._train(f"length_{k:g}", max(1, round(k * self.steps))) for k in lengths if k != 1}
-        # The best on dev; of equally good ones the shorter.
-        best = min(tried, key=lambda k: (-(tried[k].dev_accuracy or 0.0), k))
-        found = {
-            EQUAL: self._compared(equal, equal.flops),
-            BEST: self._compared(tried[best], sum(student.flops for student in tried.values())),
+        students = {1.0: self._read_distilled()}
+        for length in lengths:
+            if length != 1:
+                students[length] = self._train(f"length_{length:g}", max(1, round(length * self.steps)))
+        # The best accuracy on dev problems; the shorter length of two equal ones.
+        best = min(students, key=lambda length: (-(students[length].dev_accuracy or 0.0), length))
+        search_flops = sum(student.flops for student in students.values())
+        result = {
+            EQUAL: self._compare(equal, equal.flops),
+            BEST: self._compare(students[best], search_flops),
         }
-        found[BEST] |= {"length": best, "tried": {f"{k:g}": _shown(tried[k]) for k in sorted(tried)}}
-        write_json(self.run.folder / CONTROLS, found)
+        tried = {f"{length:g}": _to_json(students[length]) for length in sorted(students)}
+        result[BEST] |= {"length": best, "tried": tried}
+        write_json(self.run.folder / CONTROLS, result)
         report.main([str(self.run.folder)])
-        return found
+        return result
 
-    def _distilled(self) -> Trained:
-        """The run's own distilled student, which is trained already."""
+    def _read_distilled(self) -> ControlStudent:
+        """Return the run's own distilled student."""
         metrics = self.distill.json(METRICS)
-        flops = spent_in(self.distill).training_flops or 0
-        return Trained(self.steps, flops, metrics["dev_accuracy"], self.distill.solved())
+        flops = read_spent(self.distill).training_flops or 0
+        return ControlStudent(self.steps, flops, metrics["dev_accuracy"], self.distill.solved())
 
-    def _train(self, name: str, steps: int) -> Trained:
-        """A student of the distilled rows after so many optimiser steps."""
-        from mathse.evolution.tasks import run_task  # here: it loads torch, and a mistake is refused before that
+    def _train(self, name: str, steps: int) -> ControlStudent:
+        """Train a student on the distilled rows for ``steps`` optimiser steps."""
+        from mathse.evolution.tasks import run_task  # loads torch, after the run has been checked
 
+        # The same settings and rows, without the settings of stages: one training of ``steps`` steps.
         none = StageFit()
         sft = replace(self.settings, epochs=None, max_steps=steps, distill=none, round=none, final=none)
         sft = replace(sft, train=str(self.distill.path(TRAIN)))
@@ -128,16 +140,17 @@ class Controls:
         run_task(config, folder)
         stage = read_run(folder).stage("sft")
         assert stage is not None  # run_task has just made it
-        spent, metrics = spent_in(stage), stage.json(METRICS)
-        return Trained(steps, spent.flops or 0, metrics["dev_accuracy"], stage.solved())
+        spent, metrics = read_spent(stage), stage.json(METRICS)
+        return ControlStudent(steps, spent.flops or 0, metrics["dev_accuracy"], stage.solved())
 
-    def _compared(self, control: Trained, flops: int) -> dict[str, Any]:
-        """The run's last student against a control, on the test problems of both."""
+    def _compare(self, control: ControlStudent, flops: int) -> dict[str, Any]:
+        """Compare the run's last student with a control on their test problems. ``flops``: FLOPs of the control."""
+        # A pair of answers per test problem: the control's and the run's.
         ours = self.last.solved()
         changes = transitions(control.solved, ours)
         before, after = [control.solved[key] for key in ours], list(ours.values())
         return {
-            **_shown(control),
+            **_to_json(control),
             "flops": flops,
             "run_flops": self.budget,
             "stage": self.last.name,
@@ -151,13 +164,14 @@ class Controls:
         }
 
 
-def _shown(student: Trained) -> dict[str, Any]:
+def _to_json(student: ControlStudent) -> dict[str, Any]:
     return {"steps": student.steps, "accuracy": student.accuracy, "dev_accuracy": student.dev_accuracy}
 
 
-def pooled(results: Sequence[Mapping[str, Any]], name: str) -> str:
-    """The line of a control over all runs: accuracies, the paired difference with its interval, McNemar's p."""
+def format_control(results: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Return the line of a control over all runs: accuracies, paired difference with its interval, McNemar's p."""
     rows = [result[name] for result in results]
+    # Counts over the answers of all runs.
     n = sum(row["n"] for row in rows)
     ours = round(sum(row["run_accuracy"] * row["n"] for row in rows))
     others = round(sum(row["accuracy"] * row["n"] for row in rows))
@@ -175,31 +189,31 @@ def pooled(results: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``control``: returns the exit code."""
+    """Run the subcommand and return its exit code. Raises RunError for a run without controls."""
     parser = argparse.ArgumentParser(
         prog=program("control"),
-        description="Train the two controls of finished runs and compare: the distilled rows alone with as many "
-        "operations as the whole run, and at the length that is best on dev problems.",
+        description="Train the two controls of finished runs and compare: the distilled rows without rounds, with as "
+        "many operations as the whole run, and at the length that is best on dev problems.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a finished run folder; several: its seeds")
     parser.add_argument(
         "--lengths",
         type=lambda text: [float(part) for part in text.split(",")],
-        default=list(LENGTHS),
+        default=list(DEFAULT_LENGTHS),
         metavar="K,K",
         help="lengths to search, as multiples of the distilled student's steps (default: 0.5,1,2)",
     )
     arguments = parser.parse_args(argv)
     if min(arguments.lengths) <= 0:
         parser.error(f"--lengths {arguments.lengths}: each must be above 0")
-    controls = [Controls(folder) for folder in arguments.runs]  # a mistake in one ends the command before any training
+    controls = [Controls(folder) for folder in arguments.runs]  # a mistake in any run ends the command before training
     for control in controls:
         control.check(arguments.lengths)
-    results = [control.make(arguments.lengths) for control in controls]
+    results = [control.train_controls(arguments.lengths) for control in controls]
     for folder, result in zip(arguments.runs, results, strict=True):
         for name in CONTROL_TITLES:
-            print(f"{folder}: {pooled([result], name)}")
+            print(f"{folder}: {format_control([result], name)}")
     if len(results) > 1:
         for name in CONTROL_TITLES:
-            print(f"{len(results)} runs: {pooled(results, name)}")
+            print(f"{len(results)} runs: {format_control(results, name)}")
     return 0

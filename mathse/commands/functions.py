@@ -3,9 +3,9 @@
     run = train("experiment=smoke", "seed=1", folder="runs/smoke")
     run.metric, run.folder, run.summary["stages"][-1]["accuracy"]
 
-The settings are those of the command line, read as strictly; a mistake is raised as ConfigError. One call is one run: a
-sweep is a loop. Called again with the same settings and folder, a run that was stopped goes on, and a finished one
-returns what it found.
+The settings and their checks are those of the command line; a mistake raises ConfigError. One call is one run: write a
+sweep as a loop. A second call with the same settings and folder continues a run that was stopped, and returns the
+result of a finished run.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mathse.commands import cli
-from mathse.commands import evaluate as evaluating
-from mathse.commands import train as training
+from mathse.commands import evaluate as evaluate_command
+from mathse.commands import train as train_command
 from mathse.config.compose import evaluate_config, train_config
 from mathse.config.options import FLAG, look_in, own_folder
 from mathse.errors import ConfigError, MathSEError
@@ -29,14 +29,14 @@ from mathse.training.launch import RanksFailed
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that is done.
+    """A finished run.
 
     Attributes:
         folder: the run folder: reports, checkpoints, every row.
-        metric: of ``train`` what a sweep would choose by, of ``evaluate`` the mean accuracy; a fraction in [0, 1], None
-            where there is none.
-        summary: of ``train`` what summary.json holds (empty with ``plan=true``), of ``evaluate`` the metrics.json of
-            each benchmark by its name.
+        metric: a fraction in [0, 1]: after ``train`` the number by which a sweep would choose, after ``evaluate`` the
+            mean accuracy. None if the run has no such number.
+        summary: after ``train`` the contents of summary.json (empty with ``plan=true``), after ``evaluate`` the
+            metrics.json of each benchmark by its name.
     """
 
     folder: Path
@@ -51,41 +51,44 @@ def train(
 
     Args:
         overrides: as on the command line: ``"experiment=smoke"``, ``"sft.optimizer.lr=1e-4"``.
-        folder: the run folder; None: a new one, ``outputs/<name>/<time>``.
-        config_dir: a folder of your own options, laid out as conf/ is.
+        folder: the run folder; None: a new folder, ``outputs/<name>/<time>``.
+        config_dir: a folder of your own options, with the structure of conf/.
 
-    Raises ConfigError, with a line for each wrong setting, before anything is loaded; MathSEError where the run fails.
+    Raises ConfigError, with a line for each wrong setting, before anything is loaded; MathSEError if the run fails.
     """
     look_in(config_dir)
-    config, run = train_config(_as_overrides("train", overrides, folder))
-    metric = _run(training.train, config, run, cli.start_from_python("train"), overrides)
+    config, run = train_config(_list_overrides("train", overrides, folder))
+    metric = _run(train_command.train, config, run, cli.build_python_command("train"), overrides)
     return Finished(run, metric, {} if config.plan else read_json(run / SUMMARY))
 
 
 def evaluate(
     *overrides: str, folder: str | os.PathLike[str] | None = None, config_dir: str | os.PathLike[str] | None = None
 ) -> Finished:
-    """Score a model, or a file of its answers, as ``mathse evaluate *overrides`` does; arguments and errors as
-    ``train``'s: ``evaluate("checkpoint=runs/smoke/final/checkpoint", "limit=20")``."""
+    """Score a model, or a file of its answers, as ``mathse evaluate *overrides`` does.
+
+    Arguments and errors are those of ``train``. An example:
+    ``evaluate("checkpoint=runs/smoke/final/checkpoint", "limit=20")``.
+    """
     look_in(config_dir)
-    config, run = evaluate_config(_as_overrides("evaluate", overrides, folder))
-    metric = _run(evaluating.evaluate, config, run, cli.start_from_python("evaluate"), overrides)
+    config, run = evaluate_config(_list_overrides("evaluate", overrides, folder))
+    metric = _run(evaluate_command.evaluate, config, run, cli.build_python_command("evaluate"), overrides)
     return Finished(run, metric, {file.parent.name: read_json(file) for file in sorted(run.glob(f"*/{METRICS}"))})
 
 
-def _as_overrides(name: str, overrides: Sequence[str], folder: str | os.PathLike[str] | None) -> list[str]:
+def _list_overrides(name: str, overrides: Sequence[str], folder: str | os.PathLike[str] | None) -> list[str]:
     if flags := [text for text in overrides if text.startswith("-")]:
         raise ConfigError(
-            f"{name}({flags[0]!r}): takes settings only (KEY=VALUE); call it once a run instead of -m, or use the "
+            f"{name}({flags[0]!r}): takes settings only (KEY=VALUE); call it once per run instead of -m, or use the "
             f"command mathse {name}"
         )
-    return [*overrides, *([] if folder is None else [cli.run_dir(Path(folder))])]
+    return [*overrides, *([] if folder is None else [cli.format_run_dir(Path(folder))])]
 
 
-def _run(task: cli.Task, config: Any, folder: Path, start: Sequence[str], overrides: Sequence[str]) -> float | None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cli.main
+def _run(task: cli.Task, config: Any, folder: Path, command: Sequence[str], overrides: Sequence[str]) -> float | None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in cli.main
     flags = [] if own_folder() is None else [f"{FLAG}={own_folder()}"]
     try:
-        return cli.run_or_start_ranks(task, config, folder, [*start, *flags, *overrides])
+        return cli.run_or_start_ranks(task, config, folder, [*command, *flags, *overrides])
     except RanksFailed as error:
-        raise MathSEError(f"{folder}: a rank failed ({error}); its error stands above") from error
+        raise MathSEError(f"{folder}: a rank failed ({error}); see the error that it printed above") from error

@@ -1,7 +1,7 @@
-"""List everything that a run lacks before it can begin, in one answer: data, teacher, key, memory, weights, engine.
+"""List everything that a run lacks before it can start, in one error: data, teacher, key, memory, weights, engine.
 
-A large backbone is not trained on the default data by mistake. Where that or an engine is missing, the answer also has
-what would come to light next, each with a command.
+A large backbone is not trained on the default data by mistake. Where the data or an engine is missing, the error also
+lists the mistakes that would appear next, each with a command.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from mathse.config.schema import TrainConfig
 from mathse.config.teachers import OpenAITeacher, SymbolicTeacher
 from mathse.errors import ConfigError
 from mathse.evolution import memory
-from mathse.models.needs import HALF, architecture_of, in_bytes
+from mathse.models.needs import BFLOAT16_BYTES, find_architecture, format_bytes
 
-SMALL = 100_000_000  # parameters; a model with fewer is here to try something out
-CHOOSES = re.compile(r"[+~]*(data|experiment)\b")  # an experiment says what its data is
+MIN_REAL_PARAMETERS = 100_000_000  # a smaller model is for trials, and may train on synthetic problems
+CHOOSES_DATA = re.compile(r"[+~]*(data|experiment)\b")  # an experiment also chooses its data
 
 
-def data_is_unnamed(config: TrainConfig, overrides: Sequence[str]) -> bool:
+def is_data_unnamed(config: TrainConfig, overrides: Sequence[str]) -> bool:
     """Whether a pretrained backbone would train on the synthetic problems, and no override chose them."""
-    if not isinstance(config.data, SyntheticData) or any(CHOOSES.match(override) for override in overrides):
+    if not isinstance(config.data, SyntheticData) or any(CHOOSES_DATA.match(override) for override in overrides):
         return False
     if isinstance(config.backbone, TinyBackbone):
         return False
-    model = architecture_of(config.backbone)
-    return model is not None and model.total >= SMALL
+    model = find_architecture(config.backbone)
+    return model is not None and model.total >= MIN_REAL_PARAMETERS
 
 
 def refuse_incomplete(config: TrainConfig, overrides: Sequence[str]) -> None:
-    """Raises ConfigError for a run that lacks its data or an engine's program."""
-    engine = list(missing_program(config))
-    unnamed = data_is_unnamed(config, overrides)
-    if engine or unnamed:
-        first = _data_and_teacher(config) if unnamed else ()
-        raise ConfigError("\n".join([*first, *engine, *_found_later(config, unnamed)]))
+    """Raise ConfigError for a run without its data or its engine's program."""
+    missing_program = list(_find_missing_program(config))
+    unnamed = is_data_unnamed(config, overrides)
+    if missing_program or unnamed:
+        missing_data = _describe_missing_data(config) if unnamed else ()
+        raise ConfigError("\n".join([*missing_data, *missing_program, *_find_later_mistakes(config, unnamed)]))
 
 
 def refuse_missing_program(config: Any) -> None:
-    """The same for an evaluation's engine."""
-    if engine := list(missing_program(config)):
-        raise ConfigError("\n".join(engine))
+    """Raise ConfigError for an evaluation without its engine's program."""
+    if missing_program := list(_find_missing_program(config)):
+        raise ConfigError("\n".join(missing_program))
 
 
-def missing_program(config: Any) -> Iterator[str]:
-    """The program of generator=vllm, where this machine starts the engine."""
+def _find_missing_program(config: Any) -> Iterator[str]:
+    """Yield a sentence if generator=vllm would start a program on this machine that is not there."""
     generator = config.generator
     if isinstance(generator, VLLMGenerator) and not generator.base_urls:
         program = shlex.split(generator.program)[0]
@@ -66,39 +66,44 @@ def missing_program(config: Any) -> Iterator[str]:
             )
 
 
-def _data_and_teacher(config: TrainConfig) -> Iterator[str]:
-    model = architecture_of(config.backbone)
+def _describe_missing_data(config: TrainConfig) -> Iterator[str]:
+    model = find_architecture(config.backbone)
     size = "" if model is None else f" of {model.total / 1e9:.1f} billion parameters"
     yield (
         f"data: nothing was chosen, so this would train a model{size} on the default data, synthetic sums over "
         "pictures of digits; pass data=jsonl data.path=FILE for your own problems (`mathse data check data=jsonl "
-        "data.path=FILE` looks at them first), or data=synthetic if these are meant"
+        "data.path=FILE` looks at them first), or data=synthetic if you want these sums"
     )
     if isinstance(config.teacher, SymbolicTeacher):
         yield (
             "teacher: symbolic solves the synthetic problems only; pass teacher=openai, a model behind an API "
-            "(teacher.base_url=http://HOST:PORT/v1 for a server of your own), or teacher=replay for rows that have a "
-            "solution"
+            "(teacher.base_url=http://HOST:PORT/v1 for your own server), or teacher=replay for rows with a solution"
         )
 
 
-def _found_later(config: TrainConfig, unnamed: bool) -> Iterator[str]:
-    to_choose = unnamed and isinstance(config.teacher, SymbolicTeacher)
-    key = getattr(OpenAITeacher() if to_choose else config.teacher, "api_key_env", None)
+def _find_later_mistakes(config: TrainConfig, unnamed: bool) -> Iterator[str]:
+    """Yield the mistakes that the run would meet after this one: key, memory, weights."""
+    # With data of their own, most users choose teacher=openai. Its key may be missing.
+    suggests_openai = unnamed and isinstance(config.teacher, SymbolicTeacher)
+    key = getattr(OpenAITeacher() if suggests_openai else config.teacher, "api_key_env", None)
     if key is not None and not os.environ.get(key):
         yield f"key: teacher=openai reads {key}, which is not set; export {key}=..."
     try:
-        memory.refuse_what_cannot_fit(config, memory.device_of(config))
+        memory.check_memory(config, memory.read_device(config))
     except ConfigError as error:
         yield from (f"memory: {line}" for line in str(error).splitlines())
-    path, model = getattr(config.backbone, "path", None), architecture_of(config.backbone)
+    # A hub id whose weights are not in the cache would start a long download.
+    path, model = getattr(config.backbone, "path", None), find_architecture(config.backbone)
     if isinstance(path, str) and HUB_ID.fullmatch(path) and not Path(path).exists() and not _is_cached(path):
-        size = "" if model is None else f" (about {in_bytes(model.total * HALF)})"
+        size = "" if model is None else f" (about {format_bytes(model.total * BFLOAT16_BYTES)})"
         yield f"weights: {path} is not in the hub's cache; hf download {path}{size}, or backbone.path=DIR"
-    yield "`mathse plan` with the same settings prints what the run would do, ask and take; it needs none of these"
+    yield (
+        "`mathse plan` with the same settings prints the stages, requests, costs and memory of the run; it needs none "
+        "of these"
+    )
 
 
 def _is_cached(hub_id: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache  # here: it takes half a second, and only a refusal needs it
+    from huggingface_hub import try_to_load_from_cache  # the import takes half a second, and only an error needs it
 
     return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)

@@ -1,11 +1,11 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 stop a run once, however often they come.
+"""Ctrl-C, SIGTERM and SIGUSR1 stop a run in order, however often they come.
 
-The first raises KeyboardInterrupt, and what is open is closed on the way out: files, engines, loggers. A second one,
-while that lasts, would tear it apart and end in a traceback, so it is answered with a line; the third ends the process
-at once, which loses no more than a kill does.
+The first signal raises KeyboardInterrupt, and files, engines and loggers are closed on the way out. A second signal
+during this time would interrupt the closing and end in a traceback, so a line answers it. The third ends the process at
+once, which loses no more than a kill does.
 
-SIGTERM and SIGUSR1 are what schedulers send before they stop a job. A fit then finishes its step and writes a resume
-point before it stops (Ctrl-C after it: at once).
+Schedulers send SIGTERM and SIGUSR1 before they stop a job. A training then finishes its step and writes a resume point
+before it stops. Ctrl-C after that stops it at once.
 """
 
 from __future__ import annotations
@@ -20,59 +20,59 @@ from types import FrameType
 from mathse.errors import INTERRUPTED
 from mathse.training import launch, leaving
 
-OF_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1)
+SCHEDULER_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignals:
-    """What has come so far; ``handle`` is the handler."""
+    """The signals received so far. ``handle`` is the signal handler."""
 
     def __init__(self, speaks: bool = True) -> None:
         self.received: list[int] = []
         self.process = os.getpid()
         self.speaks = speaks
-        self.stops_by_itself = False  # whether what is under way does, once told to
+        self.training_stops = False  # whether a training was asked to stop and will do so after its step
 
     @property
     def exit_code(self) -> int:
-        """As shells have it: 128 and the signal's number."""
+        """128 plus the signal's number, as in shells."""
         return 128 + self.received[0] if self.received else INTERRUPTED
 
     @property
     def stopped(self) -> str:
-        """How the sentence begins that ends a stopped run."""
+        """The beginning of the sentence that ends a stopped run."""
         first = self.received[0] if self.received else signal.SIGINT
         return "stopped" if first == signal.SIGINT else f"stopped by {signal.Signals(first).name}"
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process:
-            self._as_usual(number)
+            self._handle_in_worker(number)
             return
         if number == signal.SIGUSR1 and self.received:  # a scheduler may send it to a job and to its steps
             return
         self.received.append(number)
-        # written past Python's buffers, which may be in use where the signal came
         if len(self.received) == 1:
-            if number in OF_SCHEDULERS:
-                self.stops_by_itself = leaving.ask()
-                after = b" after this step's resume point" if self.stops_by_itself else b""
-                self._line(signal.Signals(number).name.encode() + b": stopping" + after)
-                if self.stops_by_itself:
+            if number in SCHEDULER_SIGNALS:
+                self.training_stops = leaving.ask()
+                after = b" after this step's resume point" if self.training_stops else b""
+                self._write(signal.Signals(number).name.encode() + b": stopping" + after)
+                if self.training_stops:
                     return
             raise KeyboardInterrupt
-        if number == signal.SIGINT and self.stops_by_itself:
-            self.stops_by_itself = False
+        if number == signal.SIGINT and self.training_stops:
+            self.training_stops = False
             raise KeyboardInterrupt
         if len(self.received) == 2:
-            self._line(b"stopping already; once more ends it at once, and it can be gone on with all the same")
+            self._write(b"stopping already; a third signal ends the process at once, and the run can still be resumed")
             return
         os._exit(self.exit_code)
 
-    def _line(self, text: bytes) -> None:
+    def _write(self, text: bytes) -> None:
+        # Directly to stderr: Python's buffers may be in use where the signal came.
         if self.speaks:
             os.write(2, text + b"\n")
 
-    def _as_usual(self, number: int) -> None:
-        """In a forked worker, which has inherited the handler: what happens without one; SIGUSR1 is not for it."""
+    def _handle_in_worker(self, number: int) -> None:
+        """Act in a forked worker, which has inherited the handler, as the default handler does. SIGUSR1 is ignored."""
         if number == signal.SIGUSR1:
             return
         if number == signal.SIGTERM:
@@ -82,27 +82,28 @@ class StopSignals:
 
 
 @contextmanager
-def stopping_once() -> Iterator[StopSignals]:
-    """Within it the signals are handled so, in the main thread alone.
+def handle_stop_signals() -> Iterator[StopSignals]:
+    """Handle the signals within this context, in the main thread only.
 
-    Of several ranks the first one decides for all: the others leave SIGTERM as it is (``leaving``: but for fits) and
-    take no notice of SIGUSR1. What another process watches says nothing: that one speaks for its ranks.
+    With several ranks, rank 0 decides for all. The others keep their handler of SIGTERM, except during a training
+    (``leaving``), and ignore SIGUSR1. A process that an agent watches prints nothing: the agent speaks for its ranks.
     """
     signals = StopSignals(speaks=not launch.is_supervised())
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    rank = launch.own_rank()
+    rank = launch.read_own_rank()
     decides = rank is None or rank.rank == 0
-    numbers = [signal.SIGINT, *OF_SCHEDULERS] if decides else [signal.SIGINT, signal.SIGUSR1]
+    numbers = [signal.SIGINT, *SCHEDULER_SIGNALS] if decides else [signal.SIGINT, signal.SIGUSR1]
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
-        if before[number] != signal.SIG_IGN:  # as a shell's background jobs have Ctrl-C
+        if before[number] != signal.SIG_IGN:  # a shell ignores Ctrl-C for its background jobs
             ignored = number == signal.SIGUSR1 and not decides
             signal.signal(number, signal.SIG_IGN if ignored else signals.handle)
     try:
         yield signals
     finally:
-        if not signals.received:  # else this process is about to end, and threads are joined on the way
+        # After a signal the process is about to end. Its threads are joined first, so the handlers stay until then.
+        if not signals.received:
             for number, handler in before.items():
                 signal.signal(number, handler)

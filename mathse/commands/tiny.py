@@ -1,6 +1,6 @@
-"""``mathse tiny [FAMILY] DST``: a small random-weight checkpoint of a family's true architecture.
+"""``mathse tiny [FAMILY] DST``: write a small random-weight checkpoint of a family's true architecture.
 
-For trying out a command, a server or a script in seconds, without a download.
+It serves to try a command, a server or a script in seconds, without a download.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from mathse.runs.store import write_json
 if TYPE_CHECKING:
     from mathse.models.base import Backbone
 
-BUILDERS = {  # called with a seed; the Backbone returned is saved
+BUILDERS = {  # family -> function from a seed to a Backbone
     "tiny": "mathse.models.tiny.tiny",
     "qwen2vl": "mathse.models.tiny.tiny_qwen2vl",
-    # The families that are wings have a function of this name beside their _target_.
+    # A family that is a wing has a function make_tiny beside its _target_.
     "qwen2_5_vl": Qwen25VL()._target_.replace(".load", ".make_tiny"),
     "qwen3_vl": Qwen3VL()._target_.replace(".load", ".make_tiny"),
     "internvl3": InternVL3()._target_.replace(".load", ".make_tiny"),
     "internvl2_5": InternVL25()._target_.replace(".load", ".make_tiny"),
     "cogvlm2": CogVLM2()._target_.replace(".load", ".make_tiny"),
 }
-OTHERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"}  # which backbone=causal_lm opens
-# Model types that backbone=hf opens: the names in mathse.models.tiny_hf, which loads transformers.
+OTHERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"}  # for backbone=causal_lm
+# Model types for backbone=hf. mathse.models.tiny_hf has the same names, but loads transformers.
 HF_CLASSES = (
     "internvl",
     "llava",
@@ -44,8 +44,9 @@ HF_CLASSES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand and return its exit code. Raises CheckpointError for a folder that is not empty."""
     parser = argparse.ArgumentParser(
-        prog=program("tiny"), description="A small random-weight checkpoint of a family's true architecture"
+        prog=program("tiny"), description="Write a small random-weight checkpoint of a family's true architecture."
     )
     parser.add_argument("family", nargs="?", default="tiny", choices=(*BUILDERS, *OTHERS, *HF_CLASSES))
     parser.add_argument("folder", type=Path, metavar="DST", help="a folder that does not exist yet")
@@ -53,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.folder.exists() and any(arguments.folder.iterdir()):
         raise CheckpointError(f"{arguments.folder} is not empty; name a new folder")
-    from mathse.models import FAMILIES, quiet  # here: --help needs no torch
+    from mathse.models import FAMILIES, silence_transformers  # loads torch, which --help does not need
 
-    quiet()
+    silence_transformers()
     if arguments.family in HF_CLASSES:
         from mathse.models.tiny_hf import tiny
 
@@ -65,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         backbone = getattr(import_module(module), name)(arguments.seed)
     backbone.save(arguments.folder)
     section = FAMILIES[arguments.family if arguments.family in FAMILIES else "hf"]
-    own = {"backbone": {"_target_": section()._target_, **SAYS_ITSELF[section]}}
-    write_json(arguments.folder / OWN_SETTINGS, own)  # several families have models of one type
+    # Several families have models of the same type, so the folder records its family.
+    settings = {"backbone": {"_target_": section()._target_, **SAYS_ITSELF[section]}}
+    write_json(arguments.folder / OWN_SETTINGS, settings)
     parameters = sum(p.numel() for p in backbone.model.parameters())
     print(f"{arguments.folder}: {arguments.family}, {parameters:,} parameters, random weights")
     return 0

@@ -155,7 +155,7 @@ class CogVLM2(Section):
 @dataclass(config=SETTINGS)
 class AnyModel(Section):
     """Properties of a model that no family describes; null leaves them to the checkpoint (docs:
-    mathse/models/asked.py)."""
+    mathse/models/any_model.py)."""
 
     revision: str | None = Field(default=None, description=REVISION)
     dtype: DType | None = Field(default=None, description=DTYPE)

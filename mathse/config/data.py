@@ -205,7 +205,7 @@ def set_name(section: Any) -> str:
 @dataclass(config=SETTINGS)
 class Decontaminate(Section):
     """The search of the training data for benchmark problems before the first fine-tuning
-    (mathse/evolution/decontamination.py)."""
+    (mathse/evolution/problems.py)."""
 
     against: list[str] = Field(
         default_factory=list,

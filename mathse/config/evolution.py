@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mathse.config.setting import SETTINGS, Option, Section
+from mathse.config.updates import SFTUpdateConfig
 
 NOBODY = "none"  # evolution.reflect.feedback: the writer is told nothing
 
@@ -79,32 +80,6 @@ class Reflect(Section):
 
 
 @dataclass(config=SETTINGS)
-class DPO(Section):
-    """Direct preference optimisation (update=dpo, sft_then_dpo). All other settings are those of ``sft``; a pair is
-    two rows of a batch."""
-
-    beta: float = Field(
-        default=0.1,
-        gt=0,
-        description="Weight of the KL term. A small value lets the student move far from its reference.",
-    )
-    label_smoothing: float = Field(
-        default=0.0, ge=0, le=0.5, description="Assumed share of pairs whose two paths are in the wrong order."
-    )
-    nll_weight: float = Field(
-        default=0.0,
-        ge=0,
-        description="Weight of the SFT loss on the accepted paths (rpo_alpha, pref_ftx). Without it both paths may "
-        "lose probability.",
-    )
-    lr_scale: float = Field(default=0.1, gt=0, description="Learning rate as a share of sft.optimizer.lr.")
-    epochs: float = Field(default=1.0, gt=0, description="Number of passes over the pairs.")
-    pairs_per_problem: int | None = Field(
-        default=4, ge=1, description="Most pairs of a problem; the newest rejected paths come first. null: all."
-    )
-
-
-@dataclass(config=SETTINGS)
 class Evolution(Section):
     rounds: int = Field(
         default=2,
@@ -128,11 +103,6 @@ class Evolution(Section):
         "paths. never: Algorithm 1; better: where the student beats the author of those paths on dev problems; all: in "
         "every round (ReST-EM).",
     )
-    update: Literal["sft", "dpo", "sft_then_dpo"] = Field(
-        default="sft",
-        description="Objective of a round's and of the final fine-tuning. sft: on D_SFT (the paper); dpo: on pairs of "
-        "an accepted and a rejected path of a problem (docs: mathse/training/dpo.py); sft_then_dpo: both in turn.",
-    )
-    dpo: DPO = Field(default_factory=DPO)
+    update: Annotated[Any, Option("evolution/update")] = Field(default_factory=SFTUpdateConfig)
     round: Round = Field(default_factory=Round)
     reflect: Reflect = Field(default_factory=Reflect)

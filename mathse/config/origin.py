@@ -17,8 +17,8 @@ from mathse.config.trust import TRUST, is_trusted
 from mathse.errors import ConfigError, DataError
 from mathse.runs.class_names import with_current_names
 from mathse.runs.layout import DONE, EXPORTS, ORM_FILE, ORM_STAGES, OWN_SETTINGS, RUN
-from mathse.runs.reader import is_stage, read_head, read_stage, run_above
-from mathse.runs.settings import nested
+from mathse.runs.reader import find_run_above, is_stage, read_head, read_stage
+from mathse.runs.settings import nest
 from mathse.runs.store import read_json
 
 
@@ -68,7 +68,7 @@ def origin_of(checkpoint: Path) -> Origin | None:
     folder = checkpoint.resolve()
     is_orm = (folder / ORM_FILE).is_file()
     stage = read_stage(folder.parent) if is_stage(folder.parent) else None
-    run = run_above(folder)
+    run = find_run_above(folder)
     own_file = folder / OWN_SETTINGS
     in_exports = run is not None and folder.is_relative_to(run / EXPORTS)
     if stage is None and not in_exports and own_file.is_file():
@@ -80,5 +80,5 @@ def origin_of(checkpoint: Path) -> Origin | None:
     if run is not None:
         return Origin(run / RUN, read_head(run)["config"], of_the_orm)
     if stage is not None:
-        return Origin(stage.folder / DONE, with_current_names(nested(stage.settings)), of_the_orm)
+        return Origin(stage.folder / DONE, with_current_names(nest(stage.settings)), of_the_orm)
     return None

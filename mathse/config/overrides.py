@@ -85,6 +85,11 @@ def as_spelt(arguments: Sequence[str]) -> list[str]:
     for argument in settings:
         key, equals, value = argument.partition("=")
         group = key.lstrip("+").partition("@")[0]
+        # A group in another group is a setting of that group's section: evolution.update=dpo is Hydra's
+        # evolution/update=dpo. A section as value, evolution.update={...}, stays a value.
+        if group.replace(".", "/") in groups() and not value.startswith("{"):
+            key = key.replace(".", "/", group.count("."))
+            group, argument = group.replace(".", "/"), f"{key}{equals}{value}"
         options = groups().get(group, ()) if equals else ()
         if options and SEVERAL_NAMES.fullmatch(value):
             parts = re.split(r"([\[\],\s]+)", value)

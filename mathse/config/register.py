@@ -44,9 +44,9 @@ def run_dir(resume: str | None, name: str, time: str) -> str:
     root = Path("outputs")
     if resume != "last":
         return str(root / str(name) / time)
-    from mathse.runs.stage_cache import newest_unfinished
+    from mathse.runs.stage_cache import find_newest_unfinished
 
-    if (folder := newest_unfinished(root, str(name))) is None:
+    if (folder := find_newest_unfinished(root, str(name))) is None:
         raise ConfigError(
             f"resume = 'last': no unfinished run under {root / str(name)}; leave resume out to start one, "
             "or name the run's folder with hydra.run.dir=DIR"

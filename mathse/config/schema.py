@@ -32,6 +32,7 @@ from mathse.config.judges import JUDGES, ORMJudge, judge_named
 from mathse.config.setting import SETTINGS, Option, Options, Section, follows
 from mathse.config.task_domains import TaskDomain
 from mathse.config.teachers import FallibleReplayTeacher, OpenAITeacher, ReplayTeacher, StudentTeacher, SymbolicTeacher
+from mathse.config.updates import UPDATES
 
 PROGRESS = "Display of progress. rich: bars; plain: lines; auto: by the terminal."
 
@@ -303,6 +304,7 @@ OPTIONS: dict[str, tuple[type[Any], ...]] = {
     "teacher": (SymbolicTeacher, ReplayTeacher, OpenAITeacher, StudentTeacher, FallibleReplayTeacher),
     "judge": JUDGES,
     "generator": (HFGenerator, ServerGenerator, VLLMGenerator),
+    "evolution/update": UPDATES,
     "logger": (CsvLogger, WandbLogger, SeveralLoggers),
     "callbacks": (MergeCorrectPaths, ReflectOnErrors, EvaluateStudent),
     "benchmark": BENCHMARKS,

@@ -1,16 +1,16 @@
-"""The contract of a benchmark, rows in, verdicts and the official aggregates out, and the helpers of all benchmarks.
+"""The contract of a benchmark: rows in, verdicts and the official aggregates out. And helpers of all benchmarks.
 
-    bench = make("mathvista", prompt="query", rule="released")   # its settings: mathse/config/evaluation.py
-    bench.check()                                                # ConfigError if its scorer cannot work here
+    bench = make("mathvista", prompt="query", rule="released")   # settings: mathse/config/evaluation.py
+    bench.check()                                                # ConfigError if the scorer cannot work here
     items = bench.load(problems, images, split)                  # DataError names file, line and remedy
-    extractions = bench.extract(items, responses, llm)           # by rule; by ``llm`` where the official code asks one
-    scored = bench.score(items, responses, extractions, llm)     # the official verdicts, one a row, in order
+    extractions = bench.extract(items, responses, llm)           # by rule; by ``llm`` if the official code asks an LLM
+    scored = bench.score(items, responses, extractions, llm)     # the official verdict on each row, in order
     bench.buckets(items, scored)                                 # the official aggregates
-    bench.protocol()                                             # what decided: rule, parser, prompts, versions
+    bench.protocol()                                             # rule, parser, prompts, versions
 
-An ``extraction`` that comes with a predictions file is passed as ``Extraction(text, GIVEN)``. ``mapped(response)`` is
-the response with the student's own answer marker rewritten into what the official extractor reads; extracting and
-scoring it a second time gives the second number. ``second_opinions`` is math-verify beside the official verdict.
+An extraction in a predictions file is passed as ``Extraction(text, GIVEN)``. ``mapped(response)`` replaces the
+student's answer marker by the form that the official extractor reads; the mapped response is extracted and scored too,
+which gives the second accuracy. ``second_opinions`` are math-verify's verdicts beside the official verdicts.
 """
 
 from __future__ import annotations
@@ -23,41 +23,45 @@ from typing import Any, Protocol
 from mathse.errors import ConfigError, DataError
 from mathse.types import Problem
 
-STUDENT_PROMPT = "student"  # the prompt that the student was trained with; a choice beside every benchmark's own
-RULE = "rule"  # decided_by: the official code's own rule
-GIVEN = "given"  # decided_by: the extraction came with the predictions file
+STUDENT_PROMPT = "student"  # the prompt of the student's training; every benchmark allows it beside its own prompts
 OVERRUN = "counts as unequal"  # in the note of a verdict on an answer that could not be parsed in time
-NOT_SCORED = "not scored"  # decided_by: an LLM is needed and there is none, or it gave no usable answer
+# Values of decided_by.
+RULE = "rule"  # the official code's rule
+GIVEN = "given"  # the extraction came with the predictions file
+NOT_SCORED = "not scored"  # an LLM is needed, and it is missing or gave no usable reply
 
 
-Group = tuple[str, str]  # ("task", "geometry problem solving")
+Group = tuple[str, str]  # (name, key): ("task", "geometry problem solving")
 
 
 class LLM(Protocol):
-    """The model that extracts and judges where the official code asks one; temperature 0."""
+    """The LLM that extracts and judges if the official code asks an LLM. Temperature 0."""
 
     model: str
 
     def ask(self, prompts: Sequence[str], version: str, max_tokens: int) -> Sequence[str | None]:
-        """A reply to each prompt, in order; None where there is no usable one (a refusal, an error).
+        """Return a reply to each prompt, in order; None for a refusal or an error.
 
-        ``version`` names the prompt's wording; it is part of the cache key and of the protocol.
+        Args:
+            prompts: a user message each.
+            version: name of the prompt's wording, for the cache key and the protocol.
+            max_tokens: limit of each reply.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a benchmark. ``problem.id`` is the benchmark's own (pid, id, sample_index), as text."""
+    """A row of a benchmark. ``problem.id`` is the benchmark's id (pid, id, sample_index) as text."""
 
     problem: Problem  # images: absolute paths
     raw: Mapping[str, Any]  # the official row, without decoded images
-    prompt: str  # what the student is asked
+    prompt: str  # the student's prompt
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """The answer found in a response; ``text`` None: not extracted (``decided_by`` is NOT_SCORED), "" is a text."""
+    """The answer in a response. ``text`` None: not extracted (``decided_by`` is NOT_SCORED); "" is an answer."""
 
     text: str | None
     decided_by: str = RULE  # RULE, GIVEN, NOT_SCORED, or "llm:<prompt version>"
@@ -65,15 +69,15 @@ class Extraction:
 
 @dataclass(frozen=True)
 class Scored:
-    """One verdict. ``correct`` None: not scored. ``note`` says what a reader should know, such as a time-out."""
+    """A verdict. ``correct`` None: not scored. ``note``: a remark for readers, such as a time-out."""
 
     id: str
     response: str
     extraction: str | None
     prediction: str | None  # the extraction in the benchmark's normal form
-    answer: str  # the reference, as the benchmark has it
+    answer: str  # the reference in the benchmark's form
     correct: bool | None
-    decided_by: str  # "<extraction's>" or "<extraction's>+<judge's>"
+    decided_by: str  # "EXTRACTION" or "EXTRACTION+JUDGE", such as "rule+llm:mathverse-judge/1"
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -81,18 +85,18 @@ class Scored:
 
 
 class Benchmark(Protocol):
-    """One benchmark with its options chosen. ``prompts``, ``splits``: names to choose from, the default first."""
+    """A benchmark with its options. ``prompts``, ``splits``: the allowed names, the default first."""
 
-    prompt: str  # the prompt chosen
+    prompt: str  # the chosen prompt
 
     @property
     def name(self) -> str:
-        """As in benchmark=NAME."""
+        """The name in benchmark=NAME."""
         ...
 
     @property
     def title(self) -> str:
-        """As in a table's head."""
+        """The name in tables and pages."""
         ...
 
     @property
@@ -103,81 +107,86 @@ class Benchmark(Protocol):
 
     @property
     def hub(self) -> str | None:
-        """The data set's id on the hub."""
+        """The data set's id on the hub; None: it is not there."""
         ...
 
     @property
     def needs_llm(self) -> str:
-        """ "" or what cannot be scored without one, as a sentence for the user."""
+        """A sentence about the rows that need an LLM; "": none do."""
         ...
 
     def check(self) -> None:
-        """ConfigError, with the command that fixes it, where the official scorer cannot work on this machine."""
+        """Raise ConfigError, with the command that fixes it, if the official scorer cannot work on this machine."""
         ...
 
     def load(
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
-        """The rows of an official JSON or JSONL file, or of one in our format, ``.gz`` too; of the hub if None.
+        """Read the rows.
 
-        ``images``: the folder that the rows' image paths start from (default: the file's own). ``need_images`` False,
-        for rows that are only scored, leaves out missing images. Raises DataError with file, line and remedy.
+        Args:
+            problems: a JSON or JSONL file in the official format or in MathSE's, ``.gz`` too. None: the hub.
+            images: the folder where the rows' image paths start. None: the folder of the file.
+            split: None: the default split.
+            need_images: False, for rows that are only scored, ignores missing images.
+
+        Raises DataError with file, line and remedy.
         """
         ...
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None) -> list[Extraction]:
-        """The answer in each response."""
+        """Find the answer in each response."""
         ...
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None
     ) -> list[Scored]:
-        """The official verdict on each extraction; all rows of a file at once, so that nothing is parsed twice."""
+        """Return the official verdict on each extraction. All rows come at once, so that no text is parsed twice."""
         ...
 
     def mapped(self, response: str) -> str:
-        """``response`` with the student's answer marker as the official extractor reads it; itself without marker."""
+        """Replace the student's answer marker by the official form. A response without marker is returned unchanged."""
         ...
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """math-verify's verdict on each response; None where it has none. Bounded in time."""
+        """Return math-verify's verdict on each response, within a time limit; None: no verdict."""
         ...
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
-        """The official aggregates, under their official names, over the rows whose ``correct`` is not None."""
+        """Return the official aggregates under their official names. Rows that were not scored do not count."""
         ...
 
     def protocol(self) -> dict[str, Any]:
-        """What decided, for metrics.json: JSON values only."""
+        """Return rule, parser, prompts and versions for metrics.json, as JSON values."""
         ...
 
 
 def check_choice(option: str, value: object, allowed: Sequence[object]) -> None:
-    """ConfigError where ``value`` is none of ``allowed``."""
+    """Raise ConfigError if ``value`` is not in ``allowed``."""
     if value not in allowed:
         raise ConfigError(f"{option} = {value!r}, allowed: {', '.join(map(str, allowed))}; choose one")
 
 
 def group_accuracy(pairs: Iterable[tuple[Item, Scored]], groups: Callable[[Item], Iterable[Group]]) -> dict[str, Any]:
-    """group -> key -> {"accuracy", "correct", "total"} over scored rows, in order of first appearance."""
+    """Return group name -> key -> {"accuracy", "correct", "total"} over scored rows, in order of first appearance."""
     marks: dict[str, dict[str, list[bool]]] = {}
     for item, row in pairs:
         if row.correct is not None:
             for group, key in groups(item):
                 marks.setdefault(group, {}).setdefault(key, []).append(row.correct)
-    return {
-        group: {key: share(sum(correct), len(correct)) for key, correct in keys.items()}
-        for group, keys in marks.items()
-    }
+    accuracies: dict[str, dict[str, Any]] = {}
+    for group, keys in marks.items():
+        accuracies[group] = {key: share(sum(correct), len(correct)) for key, correct in keys.items()}
+    return accuracies
 
 
 def share(correct: int, total: int) -> dict[str, float | int]:
-    """An accuracy as a fraction; 0 of nothing, as in the official scripts."""
+    """Return an accuracy as a fraction. Without rows it is 0, as in the official scripts."""
     return {"accuracy": correct / total if total else 0.0, "correct": correct, "total": total}
 
 
 def paired(items: Sequence[Item], *others: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-    """``zip`` that says what went wrong where the lengths differ."""
+    """Zip items with other values. Raises DataError if the lengths differ."""
     if any(len(other) != len(items) for other in others):
         raise DataError(f"{len(items)} items, but {[len(other) for other in others]} values; pass one for each item")
     return zip(items, *others, strict=True)

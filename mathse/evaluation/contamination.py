@@ -1,16 +1,16 @@
-"""Which rows of a training file are in a benchmark, by question or by picture: ``check_against=TRAIN.jsonl``.
+"""Training rows that are in a benchmark, by question or by picture: ``check_against=TRAIN.jsonl``.
 
-A training row is one that ``mathse.data.decontamination.benchmark_files`` reads (own data, conversations, published
-rows; JSON lines or a list, ``.gz`` too), or a row of a run's train.jsonl, whose problem is looked up in that run's
-data.
-``mathse.data.decontamination``, the engine that keeps benchmarks out of training, says what makes a pair, and which
-pairs are weak: those by a question that many problems share ("Find x.") and by no picture.
+A training row has a format of ``mathse.data.decontamination.benchmark_files`` (own data, conversations, published rows;
+JSON lines or a list, ``.gz`` too), or is a row of a run's train.jsonl with a problem of that run's data.
+``mathse.data.decontamination``, which keeps benchmarks out of training, finds the pairs. A pair is weak if only its
+question agrees, and many problems share the question ("Find x.").
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,24 @@ from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError, MathSEError
 from mathse.evaluation.benchmark import Item
 from mathse.runs.layout import RUN
-from mathse.runs.reader import read_head, run_above
+from mathse.runs.reader import find_run_above, read_head
 from mathse.runs.store import write_jsonl
 from mathse.types import Problem
 
 
 def check(benchmark: str, items: Sequence[Item], file: Path, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Search ``items`` for each row of ``file`` and list the pairs in ``out``. Sums up: {"problems": ids of the
-    benchmark in any pair, "sure": those in a pair that is not weak, "rows", "pairs", "by", ...}. Raises DataError for a
-    broken row."""
+    """Search ``items`` for each row of ``file`` and write the pairs to ``out``.
+
+    Args:
+        benchmark: name of the benchmark.
+        items: its rows.
+        file: the training file.
+        out: the file of pairs.
+        say: called with a sentence about the result.
+
+    Returns {"problems": ids of problems in a pair, "sure": ids of problems in a pair that is not weak, "rows", "pairs",
+    "by", ...}. Raises DataError for a broken row.
+    """
     index = Index()
     for item in items:
         index.add(benchmark, item.problem)
@@ -49,26 +58,27 @@ def check(benchmark: str, items: Sequence[Item], file: Path, out: Path, say: Cal
         f"{file}: {rows:,} rows, {len(pairs):,} pairs with {len(problems):,} of {len(items):,} problems "
         f"({len(sure):,} for sure): {out}"
     )
-    # Also items whose picture was left out when the rows were read, since scoring needs none.
-    lacking = index.unopened + sum(
-        bool(item.raw.get("image") or item.raw.get("images")) and not item.problem.images for item in items
-    )
-    for count, owner in ((unopened, str(file)), (lacking, benchmark)):
+    # A benchmark's pictures are also missing if they were not read, because scoring needs none.
+    missing = index.unopened
+    for item in items:
+        names_picture = bool(item.raw.get("image") or item.raw.get("images"))
+        missing += names_picture and not item.problem.images
+    for count, owner in ((unopened, str(file)), (missing, benchmark)):
         if count:
             say(f"{owner}: {count:,} pictures could not be opened; of their rows only the questions were compared")
     return {
         "file": str(file),
         "rows": rows,
         "pairs": len(pairs),
-        "by": dict(Counter(by for pair in pairs for by in pair["by"])),
-        "pictures_not_opened": {"training": unopened, "benchmark": lacking},
+        "by": dict(Counter(chain.from_iterable(pair["by"] for pair in pairs))),
+        "pictures_not_opened": {"training": unopened, "benchmark": missing},
         "problems": problems,
         "sure": sure,
     }
 
 
 def training_rows(file: Path) -> Iterator[tuple[int, Problem]]:
-    """(line, problem) of each row of a training file. Raises DataError with file and line at one without question."""
+    """Yield (line, problem) of each row of a training file. Raises DataError at a row without question."""
 
     def picture_beside(name: str) -> str:
         # A path is relative to the file's folder; a reference with a scheme, such as ``digits:``, is kept.
@@ -90,8 +100,8 @@ def training_rows(file: Path) -> Iterator[tuple[int, Problem]]:
 
 
 def _problems_of_run(file: Path) -> Callable[[str], Problem]:
-    """Problems by id, from the run that ``file`` lies in."""
-    if (run := run_above(file)) is None:
+    """Return a lookup of problems by id in the run that contains ``file``."""
+    if (run := find_run_above(file)) is None:
         raise DataError(
             f"{file}: its rows name problems of a run, and no folder above it is one ({RUN}); give the file of "
             'problems instead, rows {"id", "question", "images"}'

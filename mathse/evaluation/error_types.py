@@ -1,7 +1,7 @@
 """Figure 4 of the paper: the kind of mistake in each wrong answer, by an LLM. ``error_types.jsonl`` has a row for each.
 
-PAPER: it does not say who assigned its types, and how; the five kinds are the paper's, the prompt is ours. With
-``llm.vision=true`` the model also sees the picture, without which it can hardly tell that one was misread.
+The paper has the five kinds; it gives no prompt and no annotator, so the prompt is MathSE's. With ``llm.vision=true``
+the LLM also sees the picture; without it, a misread picture is hard to recognise.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 FILE = "error_types.jsonl"
 VERSION = "error-type/1"
-MAX_TOKENS = 16
-MAX_RESPONSE = 8_000  # characters of a solution that are shown, from its end
-SIDE = 1024  # pixels, long side of a picture shown
-UNCLEAR = "unclear"  # a reply that names no kind, or more than one
+MAX_RESPONSE = 8_000  # characters of a solution in the prompt, from its end
+UNCLEAR = "unclear"  # a reply with no kind, or with several kinds
 
 PROMPT = """A student's solution of the mathematics problem below is wrong. Decide what its first mistake is:
 
@@ -50,7 +48,10 @@ _REPLY = re.compile(rf"\W*(?:(?:error )?type\W+)?({'|'.join(ERROR_TYPES)})(?: (?
 
 
 def classify(wrong: Sequence[GradedAnswer], llm: ScoringLLM, folder: Path, vision: bool) -> dict[str, Any]:
-    """Counts by kind, written row by row into ``folder``; {"reasoning": n, ..., "unclear": n, "total": n, ...}."""
+    """Ask the LLM for the kind of mistake in each wrong answer, and write a row for each into ``folder``.
+
+    Returns {"reasoning": n, ..., "unclear": n, "total": n, ...}. ``vision``: whether the LLM sees pictures.
+    """
     messages: list[list[dict[str, Any]]] = []
     for graded in wrong:
         problem = graded.item.problem
@@ -60,14 +61,14 @@ def classify(wrong: Sequence[GradedAnswer], llm: ScoringLLM, folder: Path, visio
         )
         content: Any = text
         if vision and problem.images:
-            content = content_of(problem, text, SIDE)
+            content = content_of(problem, text, 1024)  # pixels of the long side
         messages.append([{"role": "user", "content": content}])
-    replies = llm.ask_messages(messages, VERSION, MAX_TOKENS)
+    replies = llm.ask_messages(messages, VERSION, max_tokens=16)
     kinds = [read_kind(reply) for reply in replies]
-    write_jsonl(
-        folder / FILE,
-        ({"id": g.answer.id, "type": kind, "reply": r} for g, kind, r in zip(wrong, kinds, replies, strict=True)),
-    )
+    rows = []
+    for graded, kind, reply in zip(wrong, kinds, replies, strict=True):
+        rows.append({"id": graded.answer.id, "type": kind, "reply": reply})
+    write_jsonl(folder / FILE, rows)
     counts = Counter(kinds)
     return {
         **{kind: counts[kind] for kind in (*ERROR_TYPES, UNCLEAR)},
@@ -78,6 +79,6 @@ def classify(wrong: Sequence[GradedAnswer], llm: ScoringLLM, folder: Path, visio
 
 
 def read_kind(reply: str | None) -> str:
-    """The kind that a reply names, if it is one kind and nothing else."""
+    """Return the kind of a reply that names a single kind and nothing else; UNCLEAR for any other reply."""
     match = _REPLY.fullmatch(reply or "")
     return match[1].lower() if match else UNCLEAR

@@ -1,8 +1,8 @@
-"""The folder that a benchmark is evaluated in: the names of its files, and the settings its answers were made with.
+"""The folder of a benchmark's evaluation: the names of its files, and the settings that made its answers.
 
-Answers are appended to ``predictions.jsonl`` and kept for the next start, so ``identity.json`` records what they were
-made with: a rerun with other settings must not continue them. Files that training runs have too are named by
-``mathse.runs.layout``.
+Answers are appended to ``predictions.jsonl`` and kept for the next start. ``identity.json`` records the settings that
+made them: a rerun with other settings must not continue them. ``mathse.runs.layout`` names the files that training runs
+have too.
 """
 
 from __future__ import annotations
@@ -24,66 +24,71 @@ if TYPE_CHECKING:
     from mathse.evaluation.opened import OpenedBenchmark
 
 UNASKED = "unasked.jsonl"  # {id, reason}: problems that the model cannot take
-SCORED = "scored.jsonl"  # a row a problem: the answer that counts
-SAMPLES = "samples.jsonl"  # a row an answer, where n_samples > 1
+SCORED = "scored.jsonl"  # a row for each problem: the answer that counts
+SAMPLES = "samples.jsonl"  # a row for each answer, if n_samples > 1
 DISAGREEMENTS = "disagreements.jsonl"  # rows of SCORED on which math-verify's verdict differs
 CONTAMINATED = "contamination.jsonl"  # pairs of a training row and a problem
-JUDGED = "judged.jsonl"  # of benchmark=orm_test
+JUDGED = "judged.jsonl"  # paths and verdicts of benchmark=orm_test
 IDENTITY = "identity.json"
-SETTINGS = "evaluation.json"  # in the output folder
+SETTINGS = "evaluation.json"  # all settings, in the output folder
 
 
 def keep_identity(
     config: EvaluateConfig, folder: Path, benchmarks: Sequence[OpenedBenchmark], decoding: Mapping[str, Any] | None
 ) -> None:
-    """Record what each benchmark's answers are made with; ``decoding``: how they are decoded; None where they come from
-    a file.
+    """Record the settings that make each benchmark's answers.
 
-    Raises SettingsChanged, before anything is written, where the folder holds answers of other settings.
+    Args:
+        config: all settings.
+        folder: the run folder.
+        benchmarks: the benchmarks with their rows.
+        decoding: the decoding's settings. None: the answers come from a file.
+
+    Raises SettingsChanged, before anything is written, if the folder has answers of other settings.
     """
     flat = without_later_of_classes(flatten(config))
-    # Whose answers they are.
-    answered_by: dict[str, Any]
+    # 1. The source of the answers: a file, a server's model, or a checkpoint.
+    source: dict[str, Any]
     if decoding is None:
-        answered_by = {
+        source = {
             "predictions_sha256": sha256_file(Path(str(config.predictions))),
             "n_samples": config.n_samples,
         }
     else:
         if isinstance(config.generator, ServerGenerator):
-            answered_by = {"server_model": config.generator.model, "prompt_style": config.generator.style}
+            source = {"server_model": config.generator.model, "prompt_style": config.generator.style}
         else:
             checkpoint = config.checkpoint or (None if isinstance(config.backbone, dict) else config.backbone.path)
-            answered_by = {
+            source = {
                 "checkpoint": config.checkpoint,
                 "checkpoint_sha256": fingerprint(checkpoint),
                 **{key: value for key, value in flat.items() if key.startswith("backbone.")},
             }
-        answered_by |= decoding
-    # What was asked: the rows by their content. Without a published data set, ``data`` decides what the rows are.
+        source |= decoding
+    # 2. The rows, by their content. Rows without a published data set come from ``data``.
     data = {key: value for key, value in flat.items() if key.startswith("data.")} | domain_settings(config)
-    keep_identities(
-        {
-            opened.folder / IDENTITY: {
-                **answered_by,
-                "problems": len(opened.items),
-                "problems_sha256": opened.digest(),
-                "prompt": opened.bench.prompt,
-                **(data if opened.bench.hub is None else {}),
-            }
-            for opened in benchmarks
-        },
-        folder,
-    )
+    identities = {}
+    for opened in benchmarks:
+        identities[opened.folder / IDENTITY] = {
+            **source,
+            "problems": len(opened.items),
+            "problems_sha256": opened.digest(),
+            "prompt": opened.bench.prompt,
+            **(data if opened.bench.hub is None else {}),
+        }
+    keep_identities(identities, folder)
 
 
 def domain_settings(config: EvaluateConfig) -> dict[str, Any]:
-    """What prompts and answers go by; nothing where that is mathematics, as in evaluations of earlier versions."""
+    """Return the settings of prompts and answer rules; empty for mathematics, as in evaluations of earlier versions."""
     return config_slice(flatten(config), ("task_domain",)) | prompt_hashes(config.task_domain)
 
 
 def keep_identities(identities: Mapping[Path, Mapping[str, Any]], folder: Path) -> None:
-    """Write each identity into its file; SettingsChanged, before any is written, if one differs from the file there."""
+    """Write each identity into its file.
+
+    Raises SettingsChanged, before any file is written, if an existing file has another identity.
+    """
     current = {file: with_recorded_names(identity) for file, identity in identities.items()}
     for file, identity in current.items():
         before = read_json(file) if file.exists() else identity
@@ -97,7 +102,7 @@ def keep_identities(identities: Mapping[Path, Mapping[str, Any]], folder: Path) 
 
 
 def fingerprint(checkpoint: str | None) -> str | None:
-    """The SHA-256 of a checkpoint's weights, of several shards a line of all; None where none lie on this disk."""
+    """Return the SHA-256 of a checkpoint's weights, or a line of all shards; None without weights on this disk."""
     shards = sorted(Path(checkpoint).glob("*.safetensors")) if checkpoint else []
     if len(shards) < 2:
         return sha256_file(shards[0]) if shards else None

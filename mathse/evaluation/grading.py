@@ -1,5 +1,5 @@
-"""The official verdict on every answer, on the response unchanged and with the student's answer marker mapped, and
-math-verify's verdict beside them."""
+"""The official verdicts on every answer, for the unchanged response and for the response with a mapped answer marker,
+and math-verify's verdict beside them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class GradedAnswer:
 
     item: Item
     answer: Answer
-    raw: Scored  # of the response unchanged
-    mapped: Scored  # of the response with its marker as the official extractor reads it; ``raw`` where it has none
-    verified: bool | None  # math-verify's verdict; None where it has none
-    use_mapped: bool  # which of the two official verdicts counts
-    p_correct: float | None = None  # by the ORM
+    raw: Scored  # verdict on the unchanged response
+    mapped: Scored  # verdict on the response with its marker in the official form; ``raw`` for one without marker
+    verified: bool | None  # math-verify's verdict; None: no verdict
+    use_mapped: bool  # whether ``mapped`` counts, else ``raw``
+    p_correct: float | None = None  # the ORM's
 
     @property
     def scored(self) -> Scored:
@@ -29,7 +29,7 @@ class GradedAnswer:
         return self.mapped if self.use_mapped else self.raw
 
     def to_json(self, several: bool = False) -> dict[str, Any]:
-        """A row of scored.jsonl; with its sample where a problem has ``several`` answers."""
+        """Return a row of scored.jsonl, with its sample if a problem has ``several`` answers."""
         verdict = {key: value for key, value in self.scored.to_json().items() if key != "note" or value}
         row = {**verdict, "raw_correct": self.raw.correct, "mapped_correct": self.mapped.correct}
         row["math_verify"] = self.verified
@@ -39,7 +39,7 @@ class GradedAnswer:
 
 
 def item_of(item: Item, answer: Answer) -> Item:
-    """The problem with the metadata that its answer brought along."""
+    """Return the item with the metadata of its answer, if the answer has metadata."""
     if answer.metadata is None:
         return item
     return replace(item, raw={**item.raw, "metadata": {**(item.raw.get("metadata") or {}), **answer.metadata}})
@@ -48,10 +48,12 @@ def item_of(item: Item, answer: Answer) -> Item:
 def grade(
     bench: Benchmark, items: Sequence[Item], answers: Sequence[Answer], llm: LLM | None, use_mapped: bool
 ) -> list[GradedAnswer]:
-    """Verdicts on each answer; ``items`` and ``answers`` are paired by position. Equal responses are asked about once
-    by the LLM's cache."""
+    """Score each answer. ``items`` and ``answers`` are paired by position.
+
+    The LLM's cache answers equal questions once.
+    """
     raw = _verdicts(bench, items, answers, llm)
-    # Scored again is only what has a marker that the official extractor does not read by itself.
+    # Only responses with a marker that the official extractor does not read are scored a second time.
     mapped = list(raw)
     texts = [bench.mapped(a.response) if a.extraction is None else a.response for a in answers]
     changed = [k for k, answer in enumerate(answers) if texts[k] != answer.response]
@@ -59,11 +61,11 @@ def grade(
     for k, scored in zip(changed, _verdicts(bench, [items[k] for k in changed], rewritten, llm), strict=True):
         mapped[k] = replace(scored, response=answers[k].response)
     verified = bench.second_opinions(items, [a.response for a in answers])
-    return [GradedAnswer(*verdicts, use_mapped) for verdicts in zip(items, answers, raw, mapped, verified, strict=True)]
+    return [GradedAnswer(*fields, use_mapped) for fields in zip(items, answers, raw, mapped, verified, strict=True)]
 
 
 def _verdicts(bench: Benchmark, items: Sequence[Item], answers: Sequence[Answer], llm: LLM | None) -> list[Scored]:
-    """The official verdicts; an extraction that came with the file is used, the others are made."""
+    """Return the official verdicts. An extraction in the predictions file is used, all others are made."""
     missing = [k for k, answer in enumerate(answers) if answer.extraction is None]
     extracted = bench.extract([items[k] for k in missing], [answers[k].response for k in missing], llm)
     extractions = [Extraction(answer.extraction, GIVEN) for answer in answers]

@@ -1,4 +1,4 @@
-"""A benchmark with its options and its rows: opened, and found usable, before any weight is loaded."""
+"""A benchmark with its options and its rows, opened and checked before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -16,29 +16,41 @@ from mathse.config.trust import locate
 from mathse.data.sources import open_source
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import STUDENT_PROMPT, Benchmark, Item
-from mathse.evaluation.simple_benchmark import refuse_unfinished, whole
+from mathse.evaluation.simple_benchmark import as_benchmark, refuse_unfinished
 from mathse.runs.store import to_json
 
 
 @dataclass(frozen=True)
 class OpenedBenchmark:
-    """``items``: the rows asked and scored; ``known_ids``: of all rows, those beyond ``limit`` too."""
+    """A benchmark with its rows.
+
+    Attributes:
+        name: its name in results.
+        bench: the benchmark with its options.
+        items: the rows to ask and score.
+        known_ids: ids of all rows, also beyond ``limit``.
+        folder: its results.
+        split: the split of the rows.
+    """
 
     name: str
     bench: Benchmark
     items: Sequence[Item]
     known_ids: Sequence[str]
-    folder: Path  # where its results go
+    folder: Path
     split: str
 
     def digest(self) -> str:
-        """Hash of what is asked: ids, prompts, and the names of the pictures; not the folder they lie in."""
-        text = to_json([[i.problem.id, i.prompt, [Path(ref).name for ref in i.problem.images]] for i in self.items])
-        return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+        """Return a hash of ids, prompts and names of pictures. The folder of the pictures does not count."""
+        rows = []
+        for item in self.items:
+            picture_names = [Path(ref).name for ref in item.problem.images]
+            rows.append([item.problem.id, item.prompt, picture_names])
+        return hashlib.sha256(to_json(rows).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def open_benchmarks(config: EvaluateConfig, folder: Path) -> list[OpenedBenchmark]:
-    """Every benchmark chosen, in the order given. Raises ConfigError or DataError for one that cannot be used."""
+    """Open every chosen benchmark, in the given order. Raises ConfigError or DataError for an unusable benchmark."""
     names = {
         key: set_name(config.data) if isinstance(section, OwnBenchmark) else key
         for key, section in config.benchmark.items()
@@ -54,25 +66,35 @@ def open_benchmarks(config: EvaluateConfig, folder: Path) -> list[OpenedBenchmar
 
 
 def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path) -> OpenedBenchmark:
-    """The benchmark that ``section`` describes; ``name``: as its results have it, of own problems the set's."""
+    """Build the benchmark of ``section`` and load its rows.
+
+    Args:
+        name: its name in results; for own problems the name of the data set.
+        section: the settings: a dataclass, or a mapping for a class of the user.
+        config: all settings.
+        folder: the folder of its results.
+    """
     values = section if isinstance(section, Mapping) else vars(section)
     problems, images, split = (values.get(key) for key in ROWS)
-    # prompt=student is no benchmark's own: it is built with its first prompt, and the student's is used in sampling.
+
+    # 1. Build it. No benchmark has prompt=student: it is built with its first prompt, and sampling uses the student's.
     uses_student_prompt = values.get("prompt") == STUDENT_PROMPT
-    if isinstance(section, Mapping):  # a class of the user's own: an argument each, but for what ``load`` takes
-        left_out = (*ROWS, "prompt") if uses_student_prompt else ROWS
-        section = {key: value for key, value in section.items() if key not in left_out}
-    elif uses_student_prompt:
-        section = replace(section, prompt=type(section)().prompt)
-    runtime = {"source": open_source(config)} if isinstance(section, OwnBenchmark) else {}
     if isinstance(section, Mapping):
         refuse_unfinished(locate(section["_target_"], "benchmark"), name)
-    made = build(section, **runtime)
-    if isinstance(section, OwnBenchmark):
-        made.title = f"{name}, {made.title}"
-    bench = whole(made, name)
+        # The constructor takes every setting except the arguments of ``load``.
+        left_out = (*ROWS, "prompt") if uses_student_prompt else ROWS
+        bench = as_benchmark(build({key: value for key, value in section.items() if key not in left_out}), name)
+    elif isinstance(section, OwnBenchmark):
+        own = build(section, source=open_source(config))
+        own.title = f"{name}, {own.title}"
+        bench = as_benchmark(own, name)
+    else:
+        if uses_student_prompt:
+            section = replace(section, prompt=type(section)().prompt)
+        bench = as_benchmark(build(section), name)
     bench.check()
-    # Pictures are looked at by a student or by the ORM; scoring alone needs none.
+
+    # 2. Load the rows. The student and the ORM look at pictures; scoring needs none.
     need_images = config.predictions is None or config.judge.checkpoint is not None
     folder_of_images = None if images is None else Path(images)
     items = bench.load(None if problems is None else Path(problems), folder_of_images, split, need_images=need_images)
@@ -86,6 +108,6 @@ def open_benchmark(name: str, section: Any, config: EvaluateConfig, folder: Path
 
 
 def split_of_file(problems: str | None, splits: Sequence[str]) -> str | None:
-    """The split that a file is called after: ``data/testmini.jsonl.gz``, ``testmini-00000-of-00001.parquet``."""
+    """Return the split in a file's name: ``data/testmini.jsonl.gz``, ``testmini-00000-of-00001.parquet``; else None."""
     stem = "" if problems is None else Path(problems).name.partition(".")[0]
     return next((split for split in splits if stem == split or stem.startswith(f"{split}-")), None)

@@ -1,7 +1,6 @@
-"""``benchmark=synthetic``: the test split of ``data=...``, of the synthetic problems or, with ``data=jsonl``, of a
-user's own.
+"""``benchmark=synthetic``: the test split of ``data=...``: synthetic problems, or the user's with ``data=jsonl``.
 
-Metric: the final answer equals the reference (mathse.scoring.answers). One row, as its problem:
+Metric: the final answer equals the reference (mathse.scoring.answers). The problem of a row:
 
     digits/muladd/1201-0005-0017   question "muladd" about three pictures of digits, answer "23"
 """
@@ -20,8 +19,7 @@ from mathse.types import Problem
 
 
 class OwnBenchmark(SimpleBenchmark):
-    """A source's test split; the settings that name files have no part in it. Groups are kinds of question, where the
-    source names kinds."""
+    """The test split of a data source. Groups are the kinds of questions if the source names kinds."""
 
     name: ClassVar[str] = "synthetic"
     title = "own test split"
@@ -35,7 +33,7 @@ class OwnBenchmark(SimpleBenchmark):
         return self.source.splits()["test"]
 
     def score(self, problem: Problem, answer: str | None) -> bool:
-        """By the rules of the problem's domain; a response without answer is wrong."""
+        """Whether the answer is right by the rules of the problem's domain. A response without answer is wrong."""
         return has_answer(problem, answer)
 
     def group(self, problem: Problem) -> str | None:

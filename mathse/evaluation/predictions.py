@@ -1,10 +1,10 @@
-"""Answers from a file: JSONL, ``.gz`` too, a row an answer.
+"""Answers from a file: JSONL, ``.gz`` too, a row for each answer.
 
     {"id": "17", "response": "... so the answer is (B)", "extraction": "B"}
 
-``id`` is the benchmark's own (MathVista's pid, MATH-V's id, MathVerse's sample_index). ``extraction`` is optional and,
-where present, even empty, is used unchanged. With several answers a problem, ``sample`` counts them from 0. A row may
-bring its ``metadata`` (MathVista's output files do): groups then go by it, as in the official script.
+``id`` is the benchmark's id (MathVista's pid, MATH-V's id, MathVerse's sample_index). ``extraction`` is optional; if
+present, even if empty, it is used unchanged. With several answers to a problem, ``sample`` counts them from 0. If a row
+has ``metadata`` (as MathVista's output files do), its groups come from there, as in the official script.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from mathse.data.json_records import read_lines
 from mathse.errors import DataError
 from mathse.types import whole_characters
 
-# What official output files call the id -> the benchmark whose files do.
+# Name of the id in official output files -> the benchmark of these files.
 OFFICIAL_IDS = {"pid": "mathvista", "sample_index": "mathverse"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to a problem. ``extraction``, ``metadata``: what a file brought along; None where it brought none."""
+    """An answer to a problem. ``extraction``, ``metadata``: from a file; None: it has none."""
 
     id: str
     response: str
@@ -34,7 +35,7 @@ class Answer:
     metadata: Mapping[str, Any] | None = None
 
     def to_json(self, several: bool) -> dict[str, Any]:
-        """A row of predictions.jsonl; with ``sample`` where a problem has ``several`` answers."""
+        """Return a row of predictions.jsonl, with ``sample`` if a problem has ``several`` answers."""
         row: dict[str, Any] = {"id": self.id, "response": self.response}
         if several:
             row["sample"] = self.sample
@@ -48,11 +49,13 @@ class Answer:
 def read_predictions(
     file: Path, benchmark: str, known_ids: Sequence[str], n_samples: int
 ) -> dict[tuple[str, int], Answer]:
-    """The answers in ``file`` by (id, sample). Raises DataError, naming file, line and remedy, at a row that is broken,
-    of an unknown problem, or there twice."""
+    """Read the answers in ``file`` by (id, sample).
+
+    Raises DataError with file, line and remedy at a broken row, an unknown problem, or a second row for an answer.
+    """
     ids = set(known_ids)
     answers: dict[tuple[str, int], Answer] = {}
-    lines: dict[tuple[str, int], int] = {}
+    lines: dict[tuple[str, int], int] = {}  # line of each answer
     for record in read_lines(file):
         position, row = f"{file}:{record.line}", record.values
         if row is None:
@@ -72,7 +75,7 @@ def read_predictions(
         key = (answer.id, answer.sample)
         if key in answers:
             repeated = f"id {answer.id!r}" + (f", sample {answer.sample}," if n_samples > 1 else "")
-            raise DataError(f"{position}: {repeated} stands already in line {lines[key]}; keep one of the two")
+            raise DataError(f"{position}: {repeated} is already in line {lines[key]}; keep one of the two rows")
         answers[key], lines[key] = answer, record.line
     if not answers:
         raise DataError(f'{file}: holds no rows; write one answer a line, {{"id": ..., "response": ...}}')
@@ -80,32 +83,33 @@ def read_predictions(
 
 
 def require_all(
-    file: Path, answers: Mapping[tuple[str, int], Answer], benchmark: str, wanted_ids: Sequence[str], n_samples: int
+    file: Path, answers: Mapping[tuple[str, int], Answer], benchmark: str, problem_ids: Sequence[str], n_samples: int
 ) -> None:
-    """Raises DataError if the file lacks answers: an accuracy over some of the problems is not the benchmark's."""
-    missing = [key for i in wanted_ids for sample in range(n_samples) if (key := (i, sample)) not in answers]
+    """Raise DataError if the file lacks answers: the accuracy over a part of the problems is not the benchmark's."""
+    missing = [key for key in product(problem_ids, range(n_samples)) if key not in answers]
     if missing:
-        identity, sample = missing[0]
-        example = f"{identity!r}" + (f", sample {sample}" if n_samples > 1 else "")
+        problem_id, sample = missing[0]
+        example = f"{problem_id!r}" + (f", sample {sample}" if n_samples > 1 else "")
         raise DataError(
-            f"{file}: lacks {len(missing):,} of {benchmark}'s {len(wanted_ids) * n_samples:,} answers, for example "
-            f"{example}; is it another benchmark's or split's file? add them, or score those it has with partial=true"
+            f"{file}: lacks {len(missing):,} of {benchmark}'s {len(problem_ids) * n_samples:,} answers, for example "
+            f"{example}; is it the file of another benchmark or split? add the answers, or score the others with "
+            "partial=true"
         )
 
 
 def _answer(row: dict[str, Any], position: str, benchmark: str) -> Answer:
-    """One row of the file, each field checked."""
+    """Check each field of a row."""
     id_key = next((key for key in ("id", *OFFICIAL_IDS) if key in row), None)
     if id_key is None or "response" not in row:
         missing = "id" if id_key is None else "response"
         raise DataError(f'{position}: "{missing}" is missing; a row has "id" and "response"')
     if (owner := OFFICIAL_IDS.get(id_key, benchmark)) != benchmark:
-        raise DataError(f'{position}: "{id_key}" is how {owner} names a problem; pass benchmark={owner}')
-    identity, response, extraction = row[id_key], row["response"], row.get("extraction")
-    if response is None:  # official output files write null where the model failed
+        raise DataError(f'{position}: "{id_key}" is the id of a problem in {owner}; pass benchmark={owner}')
+    problem_id, response, extraction = row[id_key], row["response"], row.get("extraction")
+    if response is None:  # official output files write null after a failure of the model
         response = ""
-    if isinstance(identity, bool) or not isinstance(identity, (str, int)) or identity == "":
-        raise DataError(f'{position}: "{id_key}" is text or a whole number, got {identity!r:.40}; correct it')
+    if isinstance(problem_id, bool) or not isinstance(problem_id, (str, int)) or problem_id == "":
+        raise DataError(f'{position}: "{id_key}" is text or a whole number, got {problem_id!r:.40}; correct it')
     if not isinstance(response, str):
         raise DataError(f'{position}: "response" is text, got {response!r:.40}; put it in quotes')
     if isinstance(extraction, (bool, list, dict)):
@@ -115,7 +119,7 @@ def _answer(row: dict[str, Any], position: str, benchmark: str) -> Answer:
         raise DataError(f'{position}: "sample" counts the answers to a problem from 0, got {sample!r:.40}; correct it')
     metadata = row.get("metadata")
     return Answer(
-        str(identity),
+        str(problem_id),
         response,
         sample,
         None if extraction is None else str(extraction),

@@ -1,4 +1,4 @@
-"""From answers to the files of a benchmark's folder: verdicts, the answers that count, metrics.json."""
+"""From answers to the files of a benchmark's folder: verdicts, the answer that counts for each problem, figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mathse.evaluation.folder import CONTAMINATED, DISAGREEMENTS, SAMPLES, SCORE
 from mathse.evaluation.grading import GradedAnswer, grade, item_of
 from mathse.evaluation.opened import OpenedBenchmark
 from mathse.evaluation.predictions import Answer
-from mathse.evaluation.selectors import choose, curve
+from mathse.evaluation.selectors import choose, selector_curves
 from mathse.reporting.progress import Progress
 from mathse.runs.layout import METRICS, PREDICTIONS
 from mathse.runs.store import read_jsonl, sha256_file, write_json, write_jsonl
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """One benchmark's outcome. ``graded``: the answers that count, one a problem."""
+    """The outcome of a benchmark. ``graded``: the answer that counts for each problem."""
 
     opened: OpenedBenchmark
     graded: Sequence[GradedAnswer]
@@ -41,9 +41,14 @@ class BenchmarkResult:
 
 
 @dataclass
-class Scorer:
-    """Scores the benchmarks of one evaluation. ``llm`` None: there is none; ``decoding`` None: the answers are a
-    file's; ``served``: the engine of generator=vllm."""
+class BenchmarkScorer:
+    """Scores the benchmarks of an evaluation.
+
+    Attributes:
+        llm: None: no LLM extracts or judges.
+        decoding: None: the answers come from a file.
+        served: the engine of generator=vllm.
+    """
 
     config: EvaluateConfig
     progress: Progress
@@ -51,44 +56,44 @@ class Scorer:
     decoding: Decoding | None
     served: ServedStudents | None = None
 
-    def result(self, opened: OpenedBenchmark, answers: Sequence[Answer]) -> BenchmarkResult:
-        """Verdicts and figures of one benchmark, written into its folder."""
+    def score(self, opened: OpenedBenchmark, answers: Sequence[Answer]) -> BenchmarkResult:
+        """Score the answers to a benchmark, and write verdicts and figures into its folder."""
         config, folder, say = self.config, opened.folder, self.progress.say
         map_marker = config.map_marker if config.map_marker is not None else config.predictions is None
 
-        # The official verdict on every answer, and the ORM's P(correct) where there is an ORM.
+        # 1. The official verdict on every answer, and with an ORM its P(correct).
         items = {item.problem.id: item for item in opened.items}
         say(f"{opened.name}: scoring {len(answers):,} answers")
         samples = grade(opened.bench, [item_of(items[a.id], a) for a in answers], answers, self.llm, map_marker)
         if config.judge.checkpoint is not None:
-            from mathse.evaluation import rewards  # here: it loads torch, which scoring does not need
+            from mathse.evaluation import rewards  # here: it imports torch, which scoring does not need
 
             orm = config.judge
             file = rewards.verdicts_file(folder, [fingerprint(orm.checkpoint), orm.batch_size, orm.max_new_tokens])
             with closing(self.progress.track(f"{opened.name}: ORM", len(samples))) as track:
-                samples = rewards.weigh(samples, lambda: self._orm, file, orm.batch_size, track.advance)
+                samples = rewards.add_rewards(samples, lambda: self._orm, file, orm.batch_size, track.advance)
 
-        # Of several answers to a problem one counts.
-        problems = [list(answers_to_one) for _, answers_to_one in groupby(samples, key=lambda g: g.item.problem.id)]
+        # 2. The selector chooses the answer that counts for each problem.
+        problems = [list(graded) for _, graded in groupby(samples, key=lambda g: g.item.problem.id)]
         chosen = [graded[choose(graded, config.selector)] for graded in problems]
-        figures = metrics.metrics(opened, chosen, self._protocol(opened, answers, map_marker))
+        figures = metrics.benchmark_metrics(opened, chosen, self._protocol(opened, answers, map_marker))
         if config.n_samples > 1:
-            figures["selectors"] = curve(problems)
+            figures["selectors"] = selector_curves(problems)
 
-        # What stands beside the official figures, where it is asked for.
+        # 3. Optional figures: contamination, kinds of mistakes.
         if config.check_against is not None:
             training_file = Path(config.check_against)
-            pairs = check(opened.name, [g.item for g in chosen], training_file, folder / CONTAMINATED, say)
-            left_out = {"with": set(), "without": set(pairs["problems"]), "without_sure": set(pairs["sure"])}
-            figures["contamination"] = pairs | {
-                name: metrics.share([g.scored.correct for g in chosen if g.item.problem.id not in ids])
-                for name, ids in left_out.items()
-            }
+            contamination = check(opened.name, [g.item for g in chosen], training_file, folder / CONTAMINATED, say)
+            left_out = {"with": set(), "without": contamination["problems"], "without_sure": contamination["sure"]}
+            for name, ids in left_out.items():
+                marks = [g.scored.correct for g in chosen if g.item.problem.id not in set(ids)]
+                contamination[name] = metrics.accuracy_figures(marks)
+            figures["contamination"] = contamination
         if config.error_types and self.llm is not None:
             wrong = [g for g in chosen if g.scored.correct is False]
             figures["error_types"] = error_types.classify(wrong, self.llm, folder, vision=config.llm.vision)
 
-        # metrics.json last: where it is, all else is.
+        # 4. The files. metrics.json comes last: if it exists, all files exist.
         several = len(samples) > len(chosen)
         write_jsonl(folder / SCORED, (g.to_json(several) for g in chosen))
         if several:
@@ -97,24 +102,24 @@ class Scorer:
         write_json(folder / METRICS, figures)
 
         circumstances = metrics.circumstances(figures["protocol"])
-        say(f"{opened.name} ({circumstances}): {metrics.sentence(figures)}: {folder / METRICS}")
+        say(f"{opened.name} ({circumstances}): {metrics.result_line(figures)}: {folder / METRICS}")
         if "not_scored" in figures and self.llm is None:
             say(f"{opened.name}: {opened.bench.needs_llm}; pass llm.model=NAME, and llm.base_url=URL")
         return BenchmarkResult(opened, chosen, figures)
 
     @cached_property
     def _orm(self) -> Judge:
-        """Read once for all benchmarks."""
+        """The ORM, opened once for all benchmarks."""
         from mathse.evaluation import models
 
-        return (
-            models.reward_model(self.config) if self.served is None else models.reward_model(self.config, self.served)
-        )
+        return models.reward_model(self.config, self.served)
 
     def _protocol(self, opened: OpenedBenchmark, answers: Sequence[Answer], map_marker: bool) -> dict[str, Any]:
-        """What the number was measured with."""
+        """Return the conditions of the measurement for metrics.json."""
         config = self.config
+        protocol = dict(opened.bench.protocol())
         if self.decoding is None:
+            protocol["prompt"] = "not known: the answers are a file's"
             source = {"file": config.predictions, "sha256": sha256_file(Path(str(config.predictions)))}
         else:
             backbone = config.backbone if isinstance(config.backbone, dict) else vars(config.backbone)
@@ -122,12 +127,11 @@ class Scorer:
                 "backbone": backbone["_target_"],
                 "checkpoint": config.checkpoint or backbone.get("path"),
                 "revision": backbone.get("revision"),
-                **self.decoding.described(),
+                **self.decoding.to_json(),
             }
         unasked = opened.folder / UNASKED
         return {
-            **opened.bench.protocol(),
-            **({"prompt": "not known: the answers are a file's"} if self.decoding is None else {}),
+            **protocol,
             "split": opened.split,
             "problems": len(opened.items),
             "limit": config.evaluation.limit,
@@ -143,18 +147,11 @@ class Scorer:
 
 
 def write_stage_files(result: BenchmarkResult, run: Path) -> None:
-    """The two files that the stages of a training run have, in the order in which the answers were made."""
+    """Write the two files of a training run's stages, in the order in which the answers were made."""
     scored = {g.answer.id: g.scored for g in result.graded}
-    answered = dict.fromkeys(row["id"] for row in read_jsonl(result.opened.folder / PREDICTIONS))
-    rows = [
-        {
-            "id": row.id,
-            "response": row.response,
-            "prediction": row.prediction,
-            "answer": row.answer,
-            "correct": row.correct,
-        }
-        for row in (scored[identity] for identity in answered)
-    ]
+    rows = []
+    for problem_id in dict.fromkeys(row["id"] for row in read_jsonl(result.opened.folder / PREDICTIONS)):
+        verdict = scored[problem_id].to_json()
+        rows.append({key: verdict[key] for key in ("id", "response", "prediction", "answer", "correct")})
     write_jsonl(run / PREDICTIONS, rows)
     write_json(run / METRICS, accuracy(rows))

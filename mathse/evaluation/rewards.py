@@ -1,4 +1,4 @@
-"""P(correct) of each answer by a trained ORM: ``orm_verdicts-<which ORM>.jsonl`` grows batch by batch."""
+"""P(correct) of each answer by a trained ORM: ``orm_verdicts-HASH.jsonl`` grows batch by batch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from mathse.scoring.ranking import rank_of
 from mathse.types import Lineage, ReasoningPath, Verdict
 
 
-def verdicts_file(folder: Path, made_by: Sequence[Any]) -> Path:
-    """A file of its own for each ORM and its settings (``made_by``), so that none is taken for another's."""
-    return folder / f"orm_verdicts-{hashlib.sha256(to_json(made_by).encode()).hexdigest()[:8]}.jsonl"
+def verdicts_file(folder: Path, identity: Sequence[Any]) -> Path:
+    """Return the file for the verdicts of an ORM. ``identity``: the ORM and its settings, which give a hash."""
+    return folder / f"orm_verdicts-{hashlib.sha256(to_json(identity).encode()).hexdigest()[:8]}.jsonl"
 
 
-def weigh(
+def add_rewards(
     graded: Sequence[GradedAnswer],
     judge: Callable[[], Judge],
     file: Path,
     batch_size: int,
     advance: Callable[[int], None],
 ) -> list[GradedAnswer]:
-    """``graded`` with the ORM's P(correct); an answer whose verdict could not be read weighs nothing (0). ``judge`` is
-    called only if verdicts are missing in ``file``."""
+    """Return the answers with the ORM's P(correct); 0 for an answer with an unreadable verdict.
+
+    ``judge`` is called only if verdicts are missing in ``file``.
+    """
     problems = {g.item.problem.id: g.item.problem for g in graded}
     by_student = Lineage("student", "evaluate", "")
     paths = [
@@ -40,10 +42,10 @@ def weigh(
         advance(len(paths))
     else:
         verdicts = judge_paths(judge(), problems, paths, file, batch_size=batch_size, advance=advance)
-    weights = {v.path_id: 0.0 if v.status == "unparsed" else rank_of(v) for v in verdicts}
-    return [replace(g, p_correct=weights[path.id]) for g, path in zip(graded, paths, strict=True)]
+    rewards = {v.path_id: 0.0 if v.status == "unparsed" else rank_of(v) for v in verdicts}
+    return [replace(g, p_correct=rewards[path.id]) for g, path in zip(graded, paths, strict=True)]
 
 
 def is_complete(file: Path, count: int) -> bool:
-    """Whether ``file`` holds ``count`` verdicts, a line each."""
+    """Whether ``file`` has ``count`` verdicts, a line each."""
     return file.is_file() and file.read_bytes().count(b"\n") == count

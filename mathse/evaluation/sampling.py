@@ -1,4 +1,4 @@
-"""Answers from a model: ``predictions.jsonl`` grows batch by batch, and a rerun goes on where it stopped."""
+"""Answers from a model: ``predictions.jsonl`` grows batch by batch, and a rerun continues after the last batch."""
 
 from __future__ import annotations
 
@@ -27,24 +27,28 @@ Student = Backbone | ServedStudent
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a model answers: greedily, or ``n`` times by sampling."""
+    """The decoding of answers: greedy, or ``n`` samples for each problem."""
 
     n: int  # answers to a problem
-    batch_size: int  # as it was set, and as identities have it
-    problems_at_once: int  # a batch
+    batch_size: int  # the value of the setting, which identities record
+    problems_at_once: int  # problems in a batch
     max_new_tokens: int
     seed: int
     sampling: Mapping[str, Any] = field(default_factory=dict)  # temperature, top_p, top_k; empty: greedy
 
-    def described(self) -> dict[str, Any]:
-        """For the protocol and the answers' identity; a seed decides nothing of greedy answers."""
-        drawn = {**self.sampling, "seed": self.seed} if self.sampling else {}
-        decoding = "sampling" if self.sampling else "greedy"
-        return {"decoding": decoding, **drawn, "n_samples": self.n, "max_new_tokens": self.max_new_tokens}
+    def to_json(self) -> dict[str, Any]:
+        """Return the values for the protocol and the answers' identity. Greedy answers do not depend on the seed."""
+        values: dict[str, Any] = {"decoding": "greedy"}
+        if self.sampling:
+            values = {"decoding": "sampling", **self.sampling, "seed": self.seed}
+        return {**values, "n_samples": self.n, "max_new_tokens": self.max_new_tokens}
 
 
 def decoding_of(config: EvaluateConfig) -> Decoding:
-    """All answers have ``evaluation``'s limit; greedy ones its batches, samples those of ``generator``."""
+    """Return the decoding of the settings.
+
+    All answers have the limit of ``evaluation``. Greedy answers have its batch size, samples that of ``generator``.
+    """
     settings = config.evaluation
     if config.decoding != "sampling" and config.n_samples == 1:
         return Decoding(1, settings.batch_size, settings.batch_size, settings.max_new_tokens, config.seed)
@@ -59,31 +63,38 @@ def decoding_of(config: EvaluateConfig) -> Decoding:
     )
 
 
-def answers(
+def sample_answers(
     opened: OpenedBenchmark, decoding: Decoding, student: Callable[[], Student], advance: Callable[[int], None]
 ) -> list[Answer]:
-    """``decoding.n`` answers to each item, in the benchmark's order; ``student`` is called only if something is left to
-    ask, ``advance`` with the number of answers of each finished batch.
+    """Sample ``decoding.n`` answers to each item, and return all answers in the benchmark's order.
 
-    A problem that the model cannot take (a picture too many, a prompt beyond its context) is answered "" and listed.
+    A problem that the model cannot take (too many pictures, a prompt longer than its context) gets the answer "" and is
+    listed in ``unasked.jsonl``.
+
+    Args:
+        opened: the benchmark.
+        decoding: number of answers, limits and sampling.
+        student: opens the model; called only if answers are missing.
+        advance: called with the number of answers in each finished batch.
     """
+    # 1. Batches. The empty answers to all refused problems are the first batch.
     items = {item.problem.id: item for item in opened.items}
-    refused = unasked(opened, decoding, student)
-    # The empty answers to all refused problems are the first batch.
+    refused = find_refused(opened, decoding, student)
     skipped = [item.problem for item in opened.items if item.problem.id in refused]
     askable = [item.problem for item in opened.items if item.problem.id not in refused]
-    batches = [*([skipped] if skipped else []), *batch_by_length(askable, decoding.problems_at_once)]
+    batches: list[Sequence[Problem]] = list(batch_by_length(askable, decoding.problems_at_once))
+    if skipped:
+        batches.insert(0, skipped)
     log = BatchLog(opened.folder / PREDICTIONS, [len(batch) * decoding.n for batch in batches])
     advance(sum(len(batch) * decoding.n for batch in batches[: log.done]))
 
+    # 2. Sample the batches that an earlier start did not finish, and append each to the file.
     def append(batch: Sequence[Problem], texts: Sequence[Sequence[str]]) -> None:
-        log.append(
-            [
-                Answer(problem.id, text, sample).to_json(several=decoding.n > 1)
-                for problem, samples in zip(batch, texts, strict=True)
-                for sample, text in enumerate(samples)
-            ]
-        )
+        rows = []
+        for problem, samples in zip(batch, texts, strict=True):
+            for sample, text in enumerate(samples):
+                rows.append(Answer(problem.id, text, sample).to_json(several=decoding.n > 1))
+        log.append(rows)
         advance(len(batch) * decoding.n)
 
     if skipped and not log.done:
@@ -91,37 +102,48 @@ def answers(
     if remaining := list(enumerate(batches))[log.done :]:
         model = student()
 
-        def asks() -> Iterator[PromptBatch]:
+        def prompt_batches() -> Iterator[PromptBatch]:
             for number, batch in remaining:
                 rows = [row_of(opened.bench, model, items[problem.id]) for problem in batch]
-                # A draw depends on the number of its batch alone, so that a rerun draws the same.
-                seed = {"seed": derive(decoding.seed, "evaluate", opened.name, number)} if decoding.sampling else {}
-                limits = {"n": decoding.n, "max_new_tokens": decoding.max_new_tokens}
-                yield PromptBatch(rows, {**limits, **decoding.sampling, **seed})
+                options = {"n": decoding.n, "max_new_tokens": decoding.max_new_tokens, **decoding.sampling}
+                if decoding.sampling:
+                    # The seed depends only on the number of the batch, so a rerun draws the same samples.
+                    options["seed"] = derive(decoding.seed, "evaluate", opened.name, number)
+                yield PromptBatch(rows, options)
 
-        for (_, batch), texts in zip(remaining, generate_batches(model, asks()), strict=True):
+        for (_, batch), texts in zip(remaining, generate_batches(model, prompt_batches()), strict=True):
             append(batch, texts)
 
+    # 3. Read all answers from the file, in the benchmark's order.
     answers_to: dict[str, list[Answer]] = {}
     for row in map(whole_characters, log.rows()):
         answers_to.setdefault(row["id"], []).append(Answer(row["id"], row["response"], row.get("sample", 0)))
-    return [answer for identity in items for answer in sorted(answers_to[identity], key=lambda a: a.sample)]
+    in_order: list[Answer] = []
+    for problem_id in items:
+        in_order += sorted(answers_to[problem_id], key=lambda answer: answer.sample)
+    return in_order
 
 
 def row_of(bench: Benchmark, student: Student, item: Item) -> Row:
-    """What the student is asked: the benchmark's own prompt, or (prompt=student) the one it was trained with."""
+    """Return the student's prompt: the benchmark's, or with prompt=student the prompt of its training."""
     if bench.prompt == STUDENT_PROMPT:
         return solve_row(student.prompt_style, item.problem)
     return problem_row(item.prompt, item.problem)
 
 
-def unasked(opened: OpenedBenchmark, decoding: Decoding, student: Callable[[], Student]) -> dict[str, str]:
-    """Reason by id of the problems that the model cannot take; decided once, and kept in ``unasked.jsonl``."""
+def find_refused(opened: OpenedBenchmark, decoding: Decoding, student: Callable[[], Student]) -> dict[str, str]:
+    """Return id -> reason of the problems that the model cannot take, from ``unasked.jsonl``.
+
+    The first call decides and writes the file.
+    """
     file = opened.folder / UNASKED
     if not file.exists():
         model = student()
         prompt_limit = model.context - decoding.max_new_tokens  # tokens
-        rows = ((item.problem.id, row_of(opened.bench, model, item)) for item in opened.items)
-        reasons = ((i, model.refusal(row) or model.too_long(row, prompt_limit)) for i, row in rows)
-        write_jsonl(file, [{"id": i, "reason": reason} for i, reason in reasons if reason])
+        refusals = []
+        for item in opened.items:
+            row = row_of(opened.bench, model, item)
+            if reason := model.refusal(row) or model.too_long(row, prompt_limit):
+                refusals.append({"id": item.problem.id, "reason": reason})
+        write_jsonl(file, refusals)
     return {row["id"]: row["reason"] for row in read_jsonl(file)}

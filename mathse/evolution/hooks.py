@@ -1,6 +1,6 @@
-"""The seven hooks of the loop. Merging and reflecting are callbacks like any user's own.
+"""The seven hooks of the loop. Merging, reflection and evaluation are callbacks like those in a user's package.
 
-This file imports nothing that loads torch, so that a user's module of callbacks is quick to check.
+This file imports nothing that loads torch, so that a user's module of callbacks is checked quickly.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 class EvolutionCallback:
-    """Override what you need; each hook is given the loop (``loop.state``, ``loop.stage``, ``loop.judged``, ...).
+    """Base class of callbacks. Override the hooks that you need; each receives the loop (``loop.state``,
+    ``loop.stage``, ``loop.judged``, ...).
 
-    A hook of a stage runs while the stage is made, and not again when a finished stage is found on resume;
-    ``on_evolution_start``, ``on_round_end`` and ``on_evolution_end`` run in every process. Callbacks live for the whole
-    run; what belongs to one fit is built anew for it.
+    The hooks of a stage run while the stage is made. They do not run again when a resumed run finds the stage finished.
+    ``on_evolution_start``, ``on_round_end`` and ``on_evolution_end`` run in every process. A callback lives for the
+    whole run; callbacks of Lightning's Trainer are built for each fit.
     """
 
     def on_evolution_start(self, loop: EvolutionRun) -> None: ...

@@ -1,7 +1,7 @@
-"""How much memory each kind of work of a run takes, whether it fits, and if not, the nearest settings that do.
+"""The memory of each kind of work in a run, and the nearest settings that fit if it exceeds the device.
 
-A run says so in its first line, ``mathse plan`` in a table, and what cannot fit is refused before anything is
-downloaded, sampled or paid. All of it is estimated for the model without numbers (mathse/models/needs.py).
+A run shows the estimate in its first line, and ``mathse plan`` shows a table. A run that cannot fit is refused before
+it downloads, samples or pays anything. The estimates come from the model without its weights (mathse/models/needs.py).
 """
 
 from __future__ import annotations
@@ -21,20 +21,33 @@ from mathse.config.generators import HFGenerator
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.config.sizes import bytes_of
 from mathse.errors import ConfigError
-from mathse.models.needs import USABLE, Need, RowSize, architecture_of, in_bytes, of_fit, of_sampling
-from mathse.reporting.progress.wording import aligned
+from mathse.models.needs import (
+    USABLE_SHARE,
+    Need,
+    RowSize,
+    estimate_sampling,
+    estimate_training,
+    find_architecture,
+    format_bytes,
+)
+from mathse.reporting.progress.wording import align_columns
 
-# Tokens of the longest texts that are reckoned with, beside a picture of the most tokens that the backbone allows. A
-# solution is as long as the student may write one, a verdict as the ORM may.
-QUESTION, COMPACT_QUESTION, SOLUTION, FEEDBACK = 256, 32, 768, 128
+# Tokens of the longest texts in the estimate, beside the largest picture that the backbone allows. The settings may
+# limit solutions and verdicts further.
+QUESTION_TOKENS, COMPACT_QUESTION_TOKENS, SOLUTION_TOKENS, FEEDBACK_TOKENS = 256, 32, 768, 128
+
 Work = Literal["fit", "sample", "evaluate", "judge"]
+Change = tuple[str, Any]  # key path, value
+CPU = "this machine"  # name of the device without a GPU
 
 
 @dataclass(frozen=True)
 class Job:
-    """A kind of work on one model: all stages that do it take the same.
+    """A kind of work with one model. All stages with this work need the same memory.
 
-    ``stages`` says which these are; ``key`` is the section whose settings decide (sft, orm.fit, generator, ...).
+    Attributes:
+        key: the section of the settings that decide, such as sft, orm.fit or generator.
+        stages: names of the stages, for people.
     """
 
     work: Work
@@ -49,43 +62,41 @@ class Job:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """The same whatever the settings are."""
+        """Identifies the work when settings change."""
         return self.name, self.key
 
 
 @dataclass(frozen=True)
 class Device:
-    """What the work happens on. ``total`` bytes of memory; None: not known."""
+    """A device and its memory in bytes. None: the memory is not known."""
 
     name: str
     total: int | None
 
     @property
     def usable(self) -> int | None:
+        """Bytes for a run. On a GPU a part is left for the framework and for fragmentation."""
         if self.total is None:
             return None
-        # a CPU's memory is shared with the page cache and may swap: only what exceeds all of it is refused
-        return self.total if self.name == CPU else round(USABLE * self.total)
+        # Host RAM is shared with the page cache and may swap, so a run is refused only if it exceeds all of it.
+        return self.total if self.name == CPU else round(USABLE_SHARE * self.total)
 
 
-CPU = "this machine"
+def read_device(config: TrainConfig) -> Device:
+    """Return the device of the settings. Its memory is ``trainer.device_memory``, or the driver reports it.
 
-
-def device_of(config: TrainConfig) -> Device:
-    """The device that the settings name, and its memory: ``trainer.device_memory``, or what the driver says.
-
-    Asks nvidia-smi, not torch, which would take memory of the GPU; the smallest GPU counts for all.
+    nvidia-smi is the source, because torch would take memory of the GPU. The smallest GPU counts.
     """
     trainer = config.trainer
-    gpus = [] if trainer.accelerator == "cpu" else _gpus()
+    gpus = [] if trainer.accelerator == "cpu" else _read_gpu_memory()
     stated = bytes_of(trainer.device_memory) if trainer.device_memory is not None else None
     if trainer.accelerator == "gpu" or gpus or (stated is not None and trainer.accelerator == "auto"):
         return Device("GPU", stated if stated is not None else min(gpus, default=None))
-    return Device(CPU, stated if stated is not None else physical_memory())
+    return Device(CPU, stated if stated is not None else _read_host_memory())
 
 
-def _gpus() -> list[int]:
-    """Bytes of each GPU's memory as nvidia-smi has them; none where there is no NVIDIA driver."""
+def _read_gpu_memory() -> list[int]:
+    """Return the bytes of each GPU's memory; no GPU without an NVIDIA driver."""
     if (program := shutil.which("nvidia-smi")) is None:
         return []
     query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
@@ -97,8 +108,8 @@ def _gpus() -> list[int]:
     return [int(line) * 2**20 for line in lines if line.isdigit()]
 
 
-def physical_memory() -> int | None:
-    """Bytes of this machine's memory."""
+def _read_host_memory() -> int | None:
+    """Return the bytes of host RAM; None if the system does not report them."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
@@ -108,20 +119,23 @@ def physical_memory() -> int | None:
 # --- the work of a run ------------------------------------------------------------------------------------------------
 
 
-def jobs(config: TrainConfig, device: Device) -> list[Job]:
-    """The work of a run with these settings on models whose architecture is known. The memory of an engine behind a
-    server is not counted. Raises ConfigError where a fit would freeze more layers than there are."""
-    expect_layers_that_train(config)
-    return list(_jobs(config, device))
+def list_jobs(config: TrainConfig, device: Device) -> list[Job]:
+    """Return the work of a run on models with a known architecture. An engine behind a server is not counted.
+
+    Raises:
+        ConfigError: a fit would freeze all layers.
+    """
+    check_frozen_layers(config)
+    return list(_list_jobs(config, device))
 
 
-def expect_layers_that_train(config: TrainConfig) -> None:
-    """Raise ConfigError for a fit that would freeze more layers than there are."""
+def check_frozen_layers(config: TrainConfig) -> None:
+    """Raise ConfigError if a fit would freeze all layers of its model."""
     fits: list[tuple[str, Fit, Any]] = [("sft", config.sft, config.backbone)]
     if needs_orm(config):
         fits.append(("orm.fit", config.orm.fit, config.orm.backbone or config.backbone))
     for path, fit, section in fits:
-        model = architecture_of(section) if fit.freeze_layers else None
+        model = find_architecture(section) if fit.freeze_layers else None
         if model is not None and fit.freeze_layers >= model.decoder.layers:
             raise ConfigError(
                 f"{path}.freeze_layers = {fit.freeze_layers}: the language model has {model.decoder.layers} layers, "
@@ -129,118 +143,144 @@ def expect_layers_that_train(config: TrainConfig) -> None:
             )
 
 
-def texts(config: TrainConfig) -> tuple[int, int]:
-    """Tokens of a question and of a solution that are reckoned with."""
-    compact = isinstance(config.backbone, TinyBackbone)  # its tokenizer has a token for each word of its few
-    longest = getattr(config.generator, "max_new_tokens", SOLUTION)
-    return COMPACT_QUESTION if compact else QUESTION, min(SOLUTION, longest)
+def count_text_tokens(config: TrainConfig) -> tuple[int, int]:
+    """Return the tokens of a question and of a solution in the estimate."""
+    # The tokenizer of the tiny backbone has a token per word.
+    question = COMPACT_QUESTION_TOKENS if isinstance(config.backbone, TinyBackbone) else QUESTION_TOKENS
+    return question, min(SOLUTION_TOKENS, getattr(config.generator, "max_new_tokens", SOLUTION_TOKENS))
 
 
-def _jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
-    trainer, orm = config.trainer, config.orm
-    student = architecture_of(config.backbone)
-    judge = student if orm.backbone is None else architecture_of(orm.backbone)
-    asks_orm = needs_orm(config)
-    trains_orm = asks_orm and config.judge.checkpoint is None
-    weak = trains_orm and orm.train is None and any(orm.students)
-    solver = trains_orm and orm.solver_steps > 0
-    question, solution = texts(config)
-    solved = RowSize(question, solution)
+def _list_jobs(config: TrainConfig, device: Device) -> Iterator[Job]:
+    # 1) Which models work, and which stages there are.
+    trainer, orm, evolves = config.trainer, config.orm, config.task == "evolve"
+    student = find_architecture(config.backbone)
+    judge = student if orm.backbone is None else find_architecture(orm.backbone)
+    has_orm = needs_orm(config)
+    trains_orm = has_orm and config.judge.checkpoint is None
+    samples_weak = trains_orm and orm.train is None
+    fits_weak = samples_weak and any(orm.students)
+    fits_solver = trains_orm and orm.solver_steps > 0
+    student_fits = {"evolve": "distill, rounds, final", "sft": "sft"}.get(config.task)
+
+    question, solution = count_text_tokens(config)  # tokens
+    pictures_of_orm = int(orm.see_image)
     on_gpu = device.name != CPU
-    fitting = partial(of_fit, trainer=trainer, memory=device.total if on_gpu else None)
-    sampling = partial(of_sampling, trainer=trainer, on_gpu=on_gpu)
+    estimate_fit = partial(estimate_training, trainer=trainer, memory=device.total if on_gpu else None)
+    estimate_samples = partial(estimate_sampling, trainer=trainer, on_gpu=on_gpu)
 
-    # --- fits ---
-    fits = {"evolve": "distill, rounds, final", "sft": "sft"}.get(config.task)
-    stages = [*(["orm/student_*"] if weak else []), *(["orm/solver"] if solver and orm.backbone is None else [])]
-    stages += [fits] if fits is not None else []
+    # 2) Fits. The solver is a fit of the student's model, or of the ORM's if the ORM has its own backbone.
+    solved = RowSize(question, solution)
+    stages = []
+    if fits_weak:
+        stages.append("orm/student_*")
+    if fits_solver and orm.backbone is None:
+        stages.append("orm/solver")
+    if student_fits is not None:
+        stages.append(student_fits)
     if student is not None and stages:
-        yield Job("fit", "student", "sft", ", ".join(stages), fitting(student, config.sft, row=solved))
-    if judge is not None and solver and orm.backbone is not None:
-        yield Job("fit", "ORM", "sft", "orm/solver", fitting(judge, config.sft, row=solved))
-    seen = int(orm.see_image)
+        yield Job("fit", "student", "sft", ", ".join(stages), estimate_fit(student, config.sft, row=solved))
+    if judge is not None and fits_solver and orm.backbone is not None:
+        yield Job("fit", "ORM", "sft", "orm/solver", estimate_fit(judge, config.sft, row=solved))
     if judge is not None and trains_orm:
-        labelled = RowSize(question + solution, min(FEEDBACK, config.judge.max_new_tokens), seen)
-        yield Job("fit", "ORM", "orm.fit", "orm", fitting(judge, orm.fit, row=labelled))
+        feedback = min(FEEDBACK_TOKENS, config.judge.max_new_tokens)
+        labelled = RowSize(question + solution, feedback, pictures_of_orm)
+        yield Job("fit", "ORM", "orm.fit", "orm", estimate_fit(judge, orm.fit, row=labelled))
 
-    # --- answers and verdicts ---
-    rounds = ["rounds"] if config.task == "evolve" else []
-    sampled = [*(["orm/student_*"] if trains_orm and orm.train is None else []), *rounds]
+    # 3) Samples and greedy answers, unless an engine writes them.
     if student is not None and isinstance(config.generator, HFGenerator):
-        if sampled:
-            samples = max(config.evolution.samples_per_problem if rounds else 1, orm.samples_per_problem if weak else 1)
+        stages, samples = [], 1  # samples: of a problem, at most
+        if samples_weak:
+            stages.append("orm/student_*")
+        if fits_weak:
+            samples = orm.samples_per_problem
+        if evolves:
+            stages.append("rounds")
+            samples = max(samples, config.evolution.samples_per_problem)
+        if stages:
             row = RowSize(question, config.generator.max_new_tokens)
             sequences = config.generator.batch_size
-            need = sampling(student, sequences=sequences, prompts=max(1, sequences // samples), row=row)
-            yield Job("sample", "student", "generator", ", ".join(sampled), need)
+            need = estimate_samples(student, sequences=sequences, prompts=max(1, sequences // samples), row=row)
+            yield Job("sample", "student", "generator", ", ".join(stages), need)
         row, rows = RowSize(question, config.evaluation.max_new_tokens), config.evaluation.batch_size
-        evaluated = ", ".join(["base", *([fits] if fits is not None else [])])
-        need = sampling(student, sequences=rows, prompts=rows, row=row)
-        yield Job("evaluate", "student", "evaluation", evaluated, need)
-    if judge is not None and asks_orm and config.judge.server is None and config.judge.engine == "hf":
-        row, rows = RowSize(question + solution, config.judge.max_new_tokens, seen), config.judge.batch_size
-        judged = [*(["orm"] if trains_orm else []), *(["distill"] if config.task != "orm" else []), *rounds]
-        yield Job("judge", "ORM", "judge", ", ".join(judged), sampling(judge, sequences=rows, prompts=rows, row=row))
+        stages = ["base"] if student_fits is None else ["base", student_fits]
+        need = estimate_samples(student, sequences=rows, prompts=rows, row=row)
+        yield Job("evaluate", "student", "evaluation", ", ".join(stages), need)
+
+    # 4) Verdicts, unless an engine gives them.
+    if judge is not None and has_orm and config.judge.server is None and config.judge.engine == "hf":
+        row = RowSize(question + solution, config.judge.max_new_tokens, pictures_of_orm)
+        rows = config.judge.batch_size
+        stages = []
+        if trains_orm:
+            stages.append("orm")
+        if config.task != "orm":
+            stages.append("distill")
+        if evolves:
+            stages.append("rounds")
+        need = estimate_samples(judge, sequences=rows, prompts=rows, row=row)
+        yield Job("judge", "ORM", "judge", ", ".join(stages), need)
 
 
 # --- does it fit ------------------------------------------------------------------------------------------------------
 
 
-def too_large(config: TrainConfig, device: Device) -> list[Job]:
-    """The work that needs more than the device has."""
+def find_too_large(config: TrainConfig, device: Device) -> list[Job]:
+    """Return the work that needs more memory than the device has."""
     usable = device.usable
-    return [] if usable is None else [job for job in jobs(config, device) if job.need.on_device > usable]
+    return [] if usable is None else [job for job in list_jobs(config, device) if job.need.on_device > usable]
 
 
-Change = tuple[str, Any]  # key path, value
+def find_remedy(config: TrainConfig, device: Device) -> list[str] | None:
+    """Return the nearest settings that make all work fit, as overrides; None if no tried setting does.
 
-
-def remedy(config: TrainConfig, device: Device) -> list[str] | None:
-    """The nearest settings with which all work fits, as overrides; None where none that is tried does.
-
-    Each kind of work that does not fit is taken in turn, and changes are tried from the smallest on: those that only
-    cost time, then shards, then adapters instead of all weights, then more devices.
+    The work that does not fit is changed job by job. The smallest changes come first: changes that only cost time, then
+    shards, then adapters in place of full fine-tuning, then more devices.
     """
     config, chosen = deepcopy(config), dict[str, Any]()
-    while large := too_large(config, device):
-        job = large[0]
-        changes = _first_that_fits(config, device, job)
+    while too_large := find_too_large(config, device):
+        changes = _find_changes(config, device, too_large[0])
         if changes is None:
             return None
         for key, value in changes:
-            _set(config, key, value)
+            _change_setting(config, key, value)
             chosen[key] = value
+
+    overrides = []
+    # trainer=fsdp sets the strategy and its other settings.
     if chosen.pop("trainer.strategy", None) == "fsdp2":
         devices = chosen.pop("trainer.devices", config.trainer.devices)
-        return ["trainer=fsdp", f"trainer.devices={devices}", *(_override(*item) for item in chosen.items())]
-    return [_override(*item) for item in chosen.items()]
+        overrides += ["trainer=fsdp", f"trainer.devices={devices}"]
+    for key, value in chosen.items():
+        overrides.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
+    return overrides
 
 
-def _override(key: str, value: Any) -> str:
-    return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
-
-
-def _first_that_fits(config: TrainConfig, device: Device, job: Job) -> list[Change] | None:
-    candidates = _for_fits if job.work == "fit" else _for_batches
+def _find_changes(config: TrainConfig, device: Device, job: Job) -> list[Change] | None:
+    """Return the smallest changes that make a job fit."""
+    candidates = _propose_for_fit if job.work == "fit" else _propose_for_batches
     for changes in candidates(config, job.key):
-        tried = deepcopy(config)
+        changed = deepcopy(config)
         for key, value in changes:
-            _set(tried, key, value)
-        if job.identity not in {other.identity for other in too_large(tried, device)}:
+            _change_setting(changed, key, value)
+        if job.identity not in {other.identity for other in find_too_large(changed, device)}:
             return changes
     return None
 
 
-def _for_batches(config: TrainConfig, section: str) -> Iterator[list[Change]]:
-    """Smaller batches, as large as possible."""
+def _propose_for_batches(config: TrainConfig, section: str) -> Iterator[list[Change]]:
+    """Yield smaller batches, the largest first."""
     size = getattr(config, section).batch_size
     while size > 1:
         size //= 2
         yield [(f"{section}.batch_size", size)]
 
 
-def _for_fits(config: TrainConfig, section: str) -> Iterator[list[Change]]:
+def _propose_for_fit(config: TrainConfig, section: str) -> Iterator[list[Change]]:
+    """Yield changes of a fit, the cheapest first."""
     fit: Fit = config.sft if section == "sft" else config.orm.fit
+    trainer = config.trainer
+
+    # 1) Only time: activation checkpointing, then smaller micro-batches, which must divide the batch.
     slower: list[Change] = []
     if not fit.activation_checkpointing:
         slower.append(("sft.activation_checkpointing", True))
@@ -249,111 +289,118 @@ def _for_fits(config: TrainConfig, section: str) -> Iterator[list[Change]]:
     while rows > 1:
         rows = max(n for n in range(1, rows // 2 + 1) if fit.batch_size % n == 0)
         yield [*slower, (f"{section}.micro_batch_size", rows)]
-    least: list[Change] = [*slower, *([(f"{section}.micro_batch_size", 1)] if fit.micro_batch_size > 1 else [])]
-    trainer = config.trainer
+    slowest = [*slower]
+    if fit.micro_batch_size > 1:
+        slowest.append((f"{section}.micro_batch_size", 1))
+
+    # 2) Shards on the same devices.
     if trainer.devices > 1 and trainer.strategy != "fsdp2":
-        for before in (slower, least):
+        for before in (slower, slowest):
             yield [*before, ("trainer.strategy", "fsdp2"), ("trainer.devices", trainer.devices)]
+
+    # 3) Adapters, over weights in bfloat16 or in 4 bits.
     if fit.method == "full":
         yield [("sft.method", "lora")]
-        yield [*least, ("sft.method", "lora")]
+        yield [*slowest, ("sft.method", "lora")]
     if fit.method != "qlora" and trainer.strategy != "fsdp2" and trainer.accelerator != "cpu":
-        yield [*least, ("sft.method", "qlora")]
+        yield [*slowest, ("sft.method", "qlora")]
+
+    # 4) More devices.
     for devices in (2, 4, 8, 16, 32, 64):
         if devices > trainer.devices:
-            yield [*least, ("trainer.strategy", "fsdp2"), ("trainer.devices", devices)]
+            yield [*slowest, ("trainer.strategy", "fsdp2"), ("trainer.devices", devices)]
 
 
-FOLLOWED = ("sft.method", "sft.activation_checkpointing")  # the ORM's fit has the student's value, unless set apart
-
-
-def _set(config: TrainConfig, key: str, value: Any) -> None:
+def _change_setting(config: TrainConfig, key: str, value: Any) -> None:
     *sections, name = key.split(".")
     target: Any = config
     for section in sections:
         target = getattr(target, section)
-    follows = key in FOLLOWED and getattr(config.orm.fit, name) == getattr(config.sft, name)
+    # The ORM's fit takes these two settings from the student's, unless the user set them for the ORM.
+    shared = key in ("sft.method", "sft.activation_checkpointing")
+    follows = shared and getattr(config.orm.fit, name) == getattr(config.sft, name)
     setattr(target, name, value)
     if follows:
         setattr(config.orm.fit, name, value)
 
 
-def refuse_what_cannot_fit(config: TrainConfig, device: Device) -> None:
-    """Raises ConfigError for work that needs more memory than the device has, with settings that fit."""
-    large = too_large(config, device)
-    if not large:
+def check_memory(config: TrainConfig, device: Device) -> None:
+    """Raise ConfigError if work needs more memory than the device has. The message has settings that fit."""
+    too_large = find_too_large(config, device)
+    if not too_large:
         return
-    lines = [f"{job.key}: to {job.name} takes {in_words(job.need)}" for job in large]
-    settings = remedy(config, device)
-    if settings is None:
-        lines.append(f"nothing that was tried makes it fit on {_of(device)}; choose a smaller backbone or more devices")
+    lines = []
+    for job in too_large:
+        terms = ", ".join(f"{name} {format_bytes(count)}" for name, count in job.need.device.items() if count)
+        lines.append(f"{job.key}: to {job.name} takes {format_bytes(job.need.on_device)} ({terms})")
+    overrides = find_remedy(config, device)
+    if overrides is None:
+        lines.append(
+            f"no setting that was tried makes it fit on {_describe_device(device)}; choose a smaller backbone or more "
+            "devices"
+        )
     else:
-        lines.append(f"on {_of(device)} it fits with: {' '.join(settings)}")
-    lines.append("these are estimates; trainer.device_memory=SIZE puts another number in the place of the device's own")
+        lines.append(f"on {_describe_device(device)} it fits with: {' '.join(overrides)}")
+    lines.append("these are estimates; trainer.device_memory=SIZE replaces the memory of the device")
     raise ConfigError("\n".join(lines))
 
 
-# --- in words ---------------------------------------------------------------------------------------------------------
+# --- texts ------------------------------------------------------------------------------------------------------------
 
 
-def in_words(need: Need) -> str:
-    """ "61.2 GiB (weights 30.9 GiB, ...)"."""
-    terms = ", ".join(f"{name} {in_bytes(count)}" for name, count in need.device.items() if count)
-    return f"{in_bytes(need.on_device)} ({terms})"
-
-
-def _of(device: Device) -> str:
+def _describe_device(device: Device) -> str:
     if device.total is None:
         return f"a {device.name} of unknown memory"
     if device.name == CPU:
-        return f"{device.name}, {in_bytes(device.total)}"
-    return f"a {device.name} of {in_bytes(device.total)}, of which {USABLE:.0%} are counted on"
+        return f"{device.name}, {format_bytes(device.total)}"
+    return f"a {device.name} of {format_bytes(device.total)} ({USABLE_SHARE:.0%} of it usable)"
 
 
-def first_line(config: TrainConfig, device: Device) -> str | None:
-    """What a run takes at most, in one line; None where no architecture is known."""
-    work = jobs(config, device)
-    if not work:
+def describe_run(config: TrainConfig, device: Device) -> str | None:
+    """Return the line with the largest need of each kind of work; None if no architecture is known."""
+    jobs = list_jobs(config, device)
+    if not jobs:
         return None
-    largest: dict[str, int] = {}
-    for job in work:
+    largest: dict[str, int] = {}  # bytes by kind of work
+    for job in jobs:
         largest[job.work] = max(largest.get(job.work, 0), job.need.on_device)
-    each = ", ".join(f"{name} {in_bytes(count)}" for name, count in largest.items())
-    host = max(job.need.on_host for job in work)
-    return f"estimated memory on {_of(device)}: {each}; of the machine's own: {in_bytes(host)}"
+    needs = ", ".join(f"{work} {format_bytes(count)}" for work, count in largest.items())
+    host = max(job.need.on_host for job in jobs)
+    return f"estimated memory on {_describe_device(device)}: {needs}; host RAM: {format_bytes(host)}"
 
 
-def described(config: TrainConfig, device: Device) -> Iterator[str]:
-    """The lines of a plan: a table of all work with the sums, and what would make it fit where it does not."""
-    if not jobs(config, device):
+def describe_plan(config: TrainConfig, device: Device) -> Iterator[str]:
+    """Yield the lines of a plan: a table of all work, and settings that fit if it does not."""
+    if not list_jobs(config, device):
         yield "memory: not estimated, the shape of the model is not known before it is opened"
         return
-    yield f"memory on {_of(device)}, estimated:"
-    yield from (f"  {line}" for line in aligned(table(config, device)))
-    question, solution = texts(config)
-    model = architecture_of(config.backbone)
+    yield f"memory on {_describe_device(device)}, estimated:"
+    yield from (f"  {line}" for line in align_columns(_make_table(config, device)))
+    question, solution = count_text_tokens(config)
+    model = find_architecture(config.backbone)
     picture = "one picture of the most tokens, " if model is None or any(model.image_tokens) else ""
     yield (
         f"memory: rows of {picture}{question} tokens of question and {solution} of solution; "
-        "host: of the machine, with all its ranks"
+        "host: host RAM for all ranks of a machine"
     )
     trainer = config.trainer
     if trainer.strategy == "fsdp2" and trainer.devices > 1:
         yield (
-            f"memory: fits lie in {trainer.devices} shards; to sample and to judge, each device holds the whole model"
+            f"memory: fits hold the model in {trainer.devices} shards; to sample and to judge, each device holds the "
+            "whole model"
         )
     if device.total is None:
-        yield "memory: no GPU was found here; trainer.device_memory=80GiB says what fits on such"
-    elif too_large(config, device):
-        settings = remedy(config, device)
-        if settings is None:
+        yield "memory: no GPU was found here; trainer.device_memory=80GiB checks the plan for a GPU of this size"
+    elif find_too_large(config, device):
+        overrides = find_remedy(config, device)
+        if overrides is None:
             yield "memory: does not fit, and no setting that was tried makes it fit; choose a smaller backbone"
         else:
-            yield f"memory: does not fit, and a run would be refused; it fits with {' '.join(settings)}"
+            yield f"memory: does not fit, and a run would be refused; it fits with {' '.join(overrides)}"
 
 
 def to_json(config: TrainConfig, device: Device) -> dict[str, Any]:
-    """The same as numbers, in bytes."""
+    """Return the plan's memory in bytes."""
     work = [
         {
             "work": job.work,
@@ -364,23 +411,31 @@ def to_json(config: TrainConfig, device: Device) -> dict[str, Any]:
             "sum": job.need.on_device,
             "host": dict(job.need.host),
         }
-        for job in jobs(config, device)
+        for job in list_jobs(config, device)
     ]
-    fits = None if device.usable is None else not too_large(config, device)
-    fitting = remedy(config, device) if fits is False else None
-    return {"device": device.name, "has": device.total, "usable": device.usable, "work": work, "fits": fits,
-            "fits_with": fitting}  # fmt: skip
+    fits = None if device.usable is None else not find_too_large(config, device)
+    return {
+        "device": device.name,
+        "has": device.total,
+        "usable": device.usable,
+        "work": work,
+        "fits": fits,
+        "fits_with": find_remedy(config, device) if fits is False else None,
+    }
 
 
-def table(config: TrainConfig, device: Device) -> list[tuple[str, ...]]:
-    """A row for each kind of work, with the sums, its heading first."""
-    work = jobs(config, device)
-    terms = list(dict.fromkeys(name for job in work for name in job.need.device))
-    cells: list[tuple[str, ...]] = [("work", *terms, "sum", "fits", "host", "stages")]
-    usable = device.usable
-    for job in work:
-        amounts = (in_bytes(job.need.device[name]) if job.need.device.get(name) else "-" for name in terms)
-        fits = "?" if usable is None else "yes" if job.need.on_device <= usable else "NO"
-        host = in_bytes(job.need.on_host) if job.need.on_host else "-"
-        cells.append((job.name, *amounts, in_bytes(job.need.on_device), fits, host, job.stages))
-    return cells
+def _make_table(config: TrainConfig, device: Device) -> list[tuple[str, ...]]:
+    """Return a row per kind of work, after the row of headings."""
+    jobs = list_jobs(config, device)
+    terms: dict[str, None] = {}  # weights, gradients, ...: each name once, in order
+    for job in jobs:
+        terms |= dict.fromkeys(job.need.device)
+    rows: list[tuple[str, ...]] = [("work", *terms, "sum", "fits", "host", "stages")]
+    for job in jobs:
+        amounts = (format_bytes(job.need.device[name]) if job.need.device.get(name) else "-" for name in terms)
+        fits = "?"
+        if device.usable is not None:
+            fits = "yes" if job.need.on_device <= device.usable else "NO"
+        host = format_bytes(job.need.on_host) if job.need.on_host else "-"
+        rows.append((job.name, *amounts, format_bytes(job.need.on_device), fits, host, job.stages))
+    return rows

@@ -1,15 +1,15 @@
-"""The stages in which the Outcome Reward Model is made: weak students, a solver of its own problems, the ORM itself.
+"""The stages of the Outcome Reward Model: weak students, a solver of the ORM's problems, the ORM itself.
 
-PAPER: where the 30K wrong paths come from is not said; ours are drawn from weak students on problems of their own
-(V-STaR gathers them from its generators likewise), labelled by the source's step checker or by answer match. With
-``orm.train`` the user has gathered and labelled them, and there are no weak students.
+PAPER: silent on the origin of the 30K wrong paths. Ours are sampled from weak students on separate problems (V-STaR
+collects the paths of its generators in the same way), and labelled by the step checker of the data or by answer match.
+With ``orm.train`` the user brings labelled paths, and there are no weak students.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,16 +18,17 @@ import torch
 from mathse.config.fits import Fit
 from mathse.config.schema import needs_orm
 from mathse.data.domains import open_domain
-from mathse.data.labelled_paths import LabelledPath, ORMData, read_orm_data
+from mathse.data.labelled_paths import ORMData, read_orm_data
 from mathse.errors import DataError
 from mathse.evolution import stages
 from mathse.evolution.evolution_run import EvolutionRun
-from mathse.evolution.keys import COMMON, JUDGING, SFT_KEYS, orm_teaching_keys, sampling_keys
-from mathse.evolution.measure import explained, judge_held, labeller, to_explain
+from mathse.evolution.keys import COMMON, JUDGING, SFT_KEYS, list_orm_teaching_keys, list_sampling_keys
+from mathse.evolution.measure import judge_held_out, make_labeller
+from mathse.evolution.models import Student
 from mathse.evolution.state import Judged
-from mathse.evolution.student import Student
-from mathse.evolution.training_rows import solution_rows
+from mathse.evolution.training_rows import make_solution_rows
 from mathse.inference.rows import solve_row
+from mathse.judges.answer import AnswerJudge
 from mathse.judges.orm import status_tokens
 from mathse.judges.orm_rows import (
     FORM,
@@ -56,11 +57,18 @@ from mathse.types import Problem, ReasoningPath
 # Variants of the ORM itself (order, kind, length of its fit) share the weak students and the solver.
 STUDENT_KEYS = (*COMMON, *SFT_KEYS, "orm.student_steps", "orm.samples_per_problem", "orm.temperature")
 SOLVER_KEYS = (*COMMON, *SFT_KEYS, "orm.students", "orm.solver_steps", "orm.jitter", "orm.backbone", "orm.train_sha256")
-KEYS = (*COMMON, *RANKS, "orm", *JUDGING, "lightning_callbacks")
+ORM_KEYS = (*COMMON, *RANKS, "orm", *JUDGING, "lightning_callbacks")
 
 
 def read_users_rows(loop: EvolutionRun) -> ORMData | None:
-    """The rows of ``orm.train`` and ``orm.held``, whose problems join the run's; None where the run gathers its own."""
+    """Read the labelled paths of ``orm.train`` and ``orm.held``, and add their problems to the run's.
+
+    Returns:
+        The rows; None if the run makes its own.
+
+    Raises:
+        DataError: a problem has the id of a different problem of the run.
+    """
     settings = loop.config.orm
     if settings.train is None or settings.held is None or not needs_orm(loop.config):
         return None
@@ -76,36 +84,55 @@ def read_users_rows(loop: EvolutionRun) -> ORMData | None:
     return data
 
 
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
 def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
-    """The stages of the ORM; none where no judge uses it, or where ``judge.checkpoint`` brings one.
+    """Make the stages of the ORM.
 
     Args:
-        data: the user's rows; None: paths of weak students are labelled instead.
+        data: labelled paths of the user. None: paths of weak students are labelled.
+
+    Returns:
+        The stage of the ORM; no stage if no judge uses the ORM, or if ``judge.checkpoint`` brings one.
     """
     if not needs_orm(loop.config) or loop.config.judge.checkpoint is not None:
         return []
-    students = [] if data else [weak_student(loop, size) for size in loop.config.orm.students]
+    students = [] if data else [make_weak_student(loop, size) for size in loop.config.orm.students]
     solver = fit_solver(loop, students, data)
-    stage = loop.context.run.stage("orm", (*KEYS, *orm_teaching_keys(loop.config)), [*students, solver])
+    stage = loop.context.run.stage("orm", (*ORM_KEYS, *list_orm_teaching_keys(loop.config)), [*students, solver])
     loop.context.begin(stage, "the Outcome Reward Model learns to name the wrong step")
     if not stage.done:
-        train = _labels_of(data.train) if data else _labelled(loop, students, "orm_train", PATHS)
+        # 1) Train.
+        if data:
+            train = [(row.path, row.label) for row in data.train]
+        else:
+            train = _label_paths(loop, students, "orm_train", PATHS)
         write_jsonl(stage.path / FEEDBACK, [Judged(path, truth) for path, truth in train])
         note = _fit_orm(loop, stage, solver, train)
-        held = _labels_of(data.held) if data else _labelled(loop, students, "orm_held", HELD_PATHS)
-        figures = judge_held(loop, stage, loop.models.orm, held, stage.path / METRICS)
+
+        # 2) Measure on held-out paths.
+        if data:
+            held = [(row.path, row.label) for row in data.held]
+        else:
+            held = _label_paths(loop, students, "orm_held", HELD_PATHS)
+        figures = judge_held_out(loop, stage, loop.models.orm, held, stage.path / METRICS)
         if train and like_chance(figures):
             right, wrong = figures["positive_accuracy"], 1 - figures["negative_accuracy"]
             chance = (
-                f"it cannot be told from chance: of {figures['n']} held-out paths it accepts {right:.1%} of the right "
+                f"it is no better than chance: of {figures['n']} held-out paths it accepts {right:.1%} of the right "
                 f"and {wrong:.1%} of the wrong ones. More paths may help (orm.samples_per_problem), more and smaller "
                 "steps (orm.fit.max_steps, orm.fit.batch_size), orm.own_answer=true or orm.see_answer=true"
             )
             note = chance if note is None else f"{note}; {chance}"
         if note:
             loop.context.progress.say(f"orm: {note}")
-        inputs = [student.path / name for student in students for name in (PATHS, HELD_PATHS)]
-        annotated = 0 if data else len(to_explain(train)) + len(to_explain(held))
+
+        # 3) Record.
+        inputs = []
+        for student in students:
+            inputs += [student.path / PATHS, student.path / HELD_PATHS]
+        annotated = 0 if data else len(_find_unexplained(train)) + len(_find_unexplained(held))
         stage.finish({"training_paths": len(train), "note": note, ASKED: annotated, **figures}, inputs)
         loop.context.loggers.stage_finished(stage)
     if stage.summary["note"]:
@@ -113,26 +140,30 @@ def train_orm(loop: EvolutionRun, data: ORMData | None) -> list[Stage]:
     return [stage]
 
 
-def weak_student(loop: EvolutionRun, size: int) -> Stage:
-    """A student fitted on ``size`` solutions (0: the untrained base), and its paths on the ORM's problems."""
+def make_weak_student(loop: EvolutionRun, size: int) -> Stage:
+    """Train a weak student, and sample its paths for the ORM's training and held-out problems.
+
+    Args:
+        size: number of solutions that it trains on. 0: the untrained base.
+    """
     settings = loop.config.orm
-    ranks = RANKS if size else ()  # the base needs no fit
-    keys = (*STUDENT_KEYS, *ranks, *sampling_keys(loop.config), *orm_teaching_keys(loop.config))
+    ranks = RANKS if size else ()  # the base has no fit
+    keys = (*STUDENT_KEYS, *ranks, *list_sampling_keys(loop.config), *list_orm_teaching_keys(loop.config))
     stage = loop.context.run.stage(f"orm/student_{size}", keys, [loop.base.stage])
-    there_are = min(size, len(loop.problems.splits["orm_train"]))
-    loop.context.begin(stage, f"a weak student ({there_are:,} solutions) writes paths for the ORM to learn from")
+    available = min(size, len(loop.problems.splits["orm_train"]))
+    loop.context.begin(stage, f"a weak student ({available:,} solutions) writes paths for the ORM to learn from")
     if not stage.done:
         student = Student(stage)
-        solutions = _solutions(loop, loop.problems.splits["orm_train"][:size])
+        solutions = _collect_solutions(loop, loop.problems.splits["orm_train"][:size])
         if solutions:
-            # no name for the backbone: the fitted model would stay in memory beside the one that samples
+            # A variable for the backbone would keep it in memory beside the model that samples.
             _fit_on_solutions(
                 loop,
                 stage,
-                loop.models.backbone(loop.base.checkpoint),
+                loop.models.open_for_training(loop.base.checkpoint),
                 solutions,
                 settings.student_steps,
-                kept_in=loop.models.kept_in(),
+                checkpoint_dtype=loop.models.find_stored_dtype(),
             )
         else:
             stages.carry_on(loop.base.checkpoint, student.checkpoint)
@@ -145,7 +176,7 @@ def weak_student(loop: EvolutionRun, size: int) -> Stage:
             description = f"weak student's {name.replace('_', ' ')}"
             with loop.context.work(stage, "sample", description, len(problems) * n, account=account) as advance:
                 loop.models.generator.sample(
-                    loop.models.of(student),
+                    loop.models.open_student(student),
                     problems,
                     stage.path / f"{name}.jsonl",
                     n=n,
@@ -155,44 +186,70 @@ def weak_student(loop: EvolutionRun, size: int) -> Stage:
                     temperature=settings.temperature,
                     advance=advance,
                 )
-        # the solutions that it was fitted on are counted in the solver
+        # The solver's stage counts the calls of the teacher for these solutions.
         stage.finish({"solutions": len(solutions), ASKED: 0})
     return stage
 
 
 def fit_solver(loop: EvolutionRun, students: Sequence[Stage], data: ORMData | None) -> Stage:
-    """The ORM's starting point: a solver of its own problems, with those that the last weak student got wrong thrice.
+    """Train the ORM's starting point: a solver of the ORM's problems. Problems that the last weak student got wrong
+    count three times.
 
-    It brings the perception and arithmetic that the ORM's loss alone does not teach; what it gets wrong, the ORM gets
-    wrong: from a solver with 98.4 % right sums the same fit found 83 % of the wrong paths, from one with 99.4 % 93 %.
-    ``orm.solver_steps = 0`` starts from the base. Of the user's rows, the problems that have a solution are solved.
+    The solver has the perception and arithmetic that the ORM's loss does not teach, and the ORM inherits its mistakes:
+    from a solver with 98.4 % correct sums the same fit found 83 % of the wrong paths, from a solver with 99.4 % it
+    found 93 %. ``orm.solver_steps = 0`` starts from the base.
+
+    Args:
+        students: stages of the weak students.
+        data: labelled paths of the user; the solver learns their problems with a solution.
     """
     ranks = RANKS if loop.config.orm.solver_steps else ()
-    keys = (*SOLVER_KEYS, *ranks, *orm_teaching_keys(loop.config))
+    keys = (*SOLVER_KEYS, *ranks, *list_orm_teaching_keys(loop.config))
     stage = loop.context.run.stage("orm/solver", keys, [loop.base.stage, *students])
     loop.context.begin(stage, "the ORM's starting point: a solver of its own problems")
     if not stage.done:
-        like_student = loop.config.orm.backbone is None
-        backbone = loop.models.backbone(loop.base.checkpoint) if like_student else loop.models.backbone(orm=True)
+        if loop.config.orm.backbone is None:
+            backbone = loop.models.open_for_training(loop.base.checkpoint)
+        else:
+            backbone = loop.models.open_for_training(orm=True)
         problems = loop.problems.splits["orm_train"]
         if data:  # each problem once
             problems = list({row.problem.id: row.problem for row in data.train if row.problem.solution}.values())
-        solutions = _solutions(loop, problems)
+        solutions = _collect_solutions(loop, problems)
         if loop.config.orm.solver_steps and solutions:
-            missed: set[str] = set()  # problems whose path by the last weak student is wrong
+            missed: set[str] = set()  # problems with a wrong path of the last weak student
             if students:
                 paths = list(read_jsonl(students[-1].path / PATHS, ReasoningPath))
-                labelled = label(paths, loop.problems.by_id, labeller(loop))
+                labelled = label(paths, loop.problems.by_id, make_labeller(loop))
                 missed = {path.problem_id for path, truth in labelled if truth.status != "correct"}
-            # three times each, and so three times as often in a fit of a fixed number of steps
+            # The number of steps is fixed, so the fit sees these problems three times as often.
             weighted = solutions + 2 * [pair for pair in solutions if pair[0].id in missed]
-            dev = solution_rows(backbone.prompt_style, loop.problems.splits["dev"])
+            dev = make_solution_rows(backbone.prompt_style, loop.problems.splits["dev"])
             _fit_on_solutions(loop, stage, backbone, weighted, loop.config.orm.solver_steps, dev, jitter=True)
         elif not (stage.path / CHECKPOINT).exists():
             save_checkpoint(backbone, stage.path / CHECKPOINT, unchanged=True)
-        # those that the weak students were fitted on are among them
+        # The solutions of the weak students are among these.
         stage.finish({"solutions": len(solutions), ASKED: sum(not problem.solution for problem in problems)})
     return stage
+
+
+# --- solutions --------------------------------------------------------------------------------------------------------
+
+
+def _collect_solutions(loop: EvolutionRun, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
+    """Return each problem with its reference solution, or with the teacher's solution. Problems without either are left
+    out."""
+    missing = [problem for problem in problems if not problem.solution]
+    by_teacher: dict[str, str | None] = {}
+    if missing:
+        ids = (problem.id for problem in missing)
+        by_teacher = dict(zip(ids, loop.models.teacher.solve(missing), strict=True))
+    solutions = []
+    for problem in problems:
+        text = problem.solution or by_teacher[problem.id]
+        if text:
+            solutions.append((problem, text))
+    return solutions
 
 
 def _fit_on_solutions(
@@ -202,87 +259,117 @@ def _fit_on_solutions(
     solutions: Sequence[tuple[Problem, str]],
     steps: int,
     val_rows: Sequence[Row] = (),
-    kept_in: torch.dtype | None = None,
+    checkpoint_dtype: torch.dtype | None = None,
     jitter: bool = False,
 ) -> None:
-    """A fit with the student's settings at another length; ``jitter``: with pictures as ``orm.jitter`` says."""
+    """Train on solutions, with the student's settings at another length.
+
+    Args:
+        steps: optimiser steps.
+        jitter: whether ``orm.jitter`` applies to the pictures.
+    """
     settings = {field.name: getattr(loop.config.sft, field.name) for field in fields(Fit)}
     rows = [solve_row(backbone.prompt_style, problem, text) for problem, text in solutions]
     loop.models.fit(
         backbone,
         stage,
-        _jittered(loop, stage, rows) if jitter else rows,
+        _jitter_pictures(loop, stage, rows) if jitter else rows,
         Fit(**{**settings, "max_steps": steps, "epochs": None}),
         label=f"fit on {len(solutions)} solutions",
         val_rows=val_rows,
-        kept_in=kept_in,
+        checkpoint_dtype=checkpoint_dtype,
     )
 
 
-def _jittered(loop: EvolutionRun, stage: Stage, rows: Sequence[Row]) -> Sequence[Row]:
-    """The rows with their pictures moved, turned and slanted, where ``orm.jitter`` is set: each row in one way."""
+def _jitter_pictures(loop: EvolutionRun, stage: Stage, rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the rows with their pictures moved, turned and slanted, if ``orm.jitter`` is set. A row keeps its picture
+    for the whole fit."""
     jittered = getattr(loop.problems.source, "jittered", None)
     if not loop.config.orm.jitter or jittered is None:
         return rows
-    draw = rng(loop.context.seed(stage, "rows"), "jitter")
+    draw = rng(loop.context.derive_seed(stage, "rows"), "jitter")
     return [with_jitter(row, jittered, draw) for row in rows]
 
 
-def _solutions(loop: EvolutionRun, problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
-    """Each problem with its reference solution, else the teacher's; problems without either are left out."""
-    missing = [p for p in problems if not p.solution]
-    by_teacher = dict(zip((p.id for p in missing), loop.models.teacher.solve(missing), strict=True)) if missing else {}
-    pairs = ((p, p.solution or by_teacher[p.id]) for p in problems)
-    return [(problem, text) for problem, text in pairs if text]
+# --- labelled paths ---------------------------------------------------------------------------------------------------
 
 
-def _labels_of(rows: Sequence[LabelledPath]) -> list[Labelled]:
-    return [(row.path, row.label) for row in rows]
+def _label_paths(loop: EvolutionRun, students: Sequence[Stage], split: str, file: str) -> list[Labelled]:
+    """Return the weak students' paths on a split with their labels, in equal numbers of correct and wrong paths.
 
-
-def _labelled(loop: EvolutionRun, students: Sequence[Stage], split: str, file: str) -> list[Labelled]:
-    """The weak students' paths on a split with their labels, as many correct as wrong ones."""
-    paths = [path for stage in students for path in read_jsonl(stage.path / file, ReasoningPath)]
+    A wrong path that only its answer labels gets a wrong step and an analysis from the teacher. This comes after
+    balancing, because each annotation may cost money.
+    """
+    paths: list[ReasoningPath] = []
+    for stage in students:
+        paths += read_jsonl(stage.path / file, ReasoningPath)
     if loop.config.orm.references:
-        paths += [solution_path(p, f"orm/{split}") for p in loop.problems.splits[split] if p.solution]
-    return explained(loop, balance(label(paths, loop.problems.by_id, labeller(loop)), loop.config.seed))
+        problems = loop.problems.splits[split]
+        paths += [solution_path(problem, f"orm/{split}") for problem in problems if problem.solution]
+    labelled = balance(label(paths, loop.problems.by_id, make_labeller(loop)), loop.config.seed)
+
+    unexplained = _find_unexplained(labelled)
+    wrong = [labelled[k][0] for k in unexplained]
+    problems = [loop.problems.by_id[path.problem_id] for path in wrong]
+    annotations = loop.models.teacher.annotate(problems, wrong) if wrong else []
+    for k, annotation in zip(unexplained, annotations, strict=True):
+        path, truth = labelled[k]
+        analysis = annotation.error_analysis or truth.error_analysis
+        labelled[k] = path, replace(truth, error_step=annotation.error_step, error_analysis=analysis)
+    return labelled
+
+
+def _find_unexplained(labelled: Sequence[Labelled]) -> list[int]:
+    """Return the positions of wrong paths that only their answer labels. The teacher explains them, and the explanation
+    does not change the result."""
+    return [k for k, (_, truth) in enumerate(labelled) if truth.status == "wrong" and truth.judge == AnswerJudge.name]
+
+
+# --- the ORM ----------------------------------------------------------------------------------------------------------
 
 
 def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence[Labelled]) -> str | None:
-    """Fit the ORM, or carry the solver on where there is no balanced path to learn from; what it lacks, if anything."""
+    """Train the ORM. If there is no labelled path, the solver is the ORM.
+
+    Returns:
+        A note about missing training data; None if nothing is missing.
+    """
     settings = loop.config.orm
     checkpoint = stage.path / CHECKPOINT
     note = None
     if labelled:
-        backbone = loop.models.backbone(solver.path / CHECKPOINT, orm=True)
+        backbone = loop.models.open_for_training(solver.path / CHECKPOINT, orm=True)
         source, problems, style = loop.problems.source, loop.problems.by_id, backbone.prompt_style
-        rows = [
-            Row(**training_row(style, problems[path.problem_id], path.text, truth, settings), id=path.id)
-            for path, truth in labelled
-        ]
-        if settings.own_answer:  # it goes on learning to solve, each problem of its paths once
+
+        # 1) A row per labelled path. With own_answer, a row per problem too, so that the ORM keeps learning to solve.
+        rows = []
+        for path, truth in labelled:
+            row = training_row(style, problems[path.problem_id], path.text, truth, settings)
+            rows.append(Row(**row, id=path.id))
+        if settings.own_answer:
             solved = dict.fromkeys(path.problem_id for path, _ in labelled if problems[path.problem_id].solution)
             rows += [Row(**solve_row(style, problems[key], problems[key].solution), id=key) for key in solved]
             if not solved:
                 note = "no problem of its paths has a solution, so its fit does not teach it to solve (orm.own_answer)"
-        # Validated on made-up errors over dev problems, whose pictures neither training nor held-out paths show.
+
+        # 2) Validation on made-up errors in solutions of dev problems: their pictures are in no other row.
         val_rows = []
         if hasattr(source, "corrupt"):
             draw = random.Random(0)
             wrong = [(problem, source.corrupt(problem, draw)) for problem in loop.problems.splits["dev"]]
-            val_rows = [
-                training_row(style, problem, text, source.check(problem, text), settings) for problem, text in wrong
-            ]
+            for problem, text in wrong:
+                val_rows.append(training_row(style, problem, text, source.check(problem, text), settings))
+
         loop.models.fit(
             backbone,
             stage,
-            _jittered(loop, stage, rows),
+            _jitter_pictures(loop, stage, rows),
             settings.fit,
             label=f"fit on {len(labelled)} labelled paths",
             val_rows=val_rows,
-            stream=partial(_stream, loop, stage, backbone),
+            stream=partial(_open_stream, loop, stage, backbone),
             status_tokens=status_tokens(backbone),
-            kept_in=loop.models.kept_in(orm=True),
+            checkpoint_dtype=loop.models.find_stored_dtype(orm=True),
         )
     else:
         note = "no right or no wrong path among the samples, so there is nothing balanced to fit the ORM on"
@@ -291,12 +378,13 @@ def _fit_orm(loop: EvolutionRun, stage: Stage, solver: Stage, labelled: Sequence
     return note
 
 
-def _stream(loop: EvolutionRun, stage: Stage, backbone: Backbone, rows: Sequence[Row]) -> Stream:
-    """The labelled paths, and before them rows with made-up errors where the source can make such."""
+def _open_stream(loop: EvolutionRun, stage: Stage, backbone: Backbone, rows: Sequence[Row]) -> Stream:
+    """Return the batches of the ORM's fit. If the data source can make up errors, rows with such errors come before the
+    labelled paths."""
     settings, source = loop.config.orm, loop.problems.source
-    epochs = EpochStream(rows, settings.fit.batch_size, loop.context.seed(stage, "rows"))
-    augmented = hasattr(source, "corrupt") and settings.augment > 0 and settings.train is None
-    if not augmented or settings.fit.max_steps is None:
+    epochs = EpochStream(rows, settings.fit.batch_size, loop.context.derive_seed(stage, "rows"))
+    augments = hasattr(source, "corrupt") and settings.augment > 0 and settings.train is None
+    if not augments or settings.fit.max_steps is None:
         return epochs
     problems = loop.problems.splits["orm_train"]
     jittered = source.jittered if settings.jitter else None

@@ -16,7 +16,7 @@ from mathse.inference import prompts
 from mathse.inference.rows import solve_row
 from mathse.inference.work import AnswerCosts, Payment
 from mathse.models.base import Backbone, Completion
-from mathse.models.model_spec import ModelSpec, open_shared, spec_of
+from mathse.models.model_spec import ModelSpec, find_spec, open_shared
 from mathse.models.row import Row
 from mathse.runs.rows import Chosen, JsonlRows
 from mathse.runs.store import BatchLog
@@ -109,7 +109,8 @@ def complete_with_costs(
             pending.append(batch)
             yield batch
 
-    for completions in work_queue.in_order(keep_pending(), _complete_with(backbone), _open_shared, spec_of(backbone)):
+    answers = work_queue.map_in_order(keep_pending(), _complete_with(backbone), _open_shared, find_spec(backbone))
+    for completions in answers:
         batch = pending.popleft()
         yield completions, [costs.count_local(row, of_row) for row, of_row in zip(batch.rows, completions, strict=True)]
 

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Self
 
 from mathse.models.base import Backbone, Completion
-from mathse.models.flops import forward_flops, picture_work
-from mathse.models.operations import Amounts, Operations, written_behind
+from mathse.models.flops import count_forward_flops, count_picture_work
+from mathse.models.operations import Amounts, Operations, count_response
 from mathse.models.row import Row
 from mathse.runs import meter
 from mathse.runs.meter import Spent
@@ -52,15 +52,15 @@ class AnswerCosts:
     @classmethod
     def of(cls, backbone: Backbone) -> Self:
         """Count for a model in this process."""
-        kept = None if backbone.tower_features is None else partial(picture_work, backbone)
-        return cls(forward_flops(backbone), kept)
+        kept = None if backbone.tower_features is None else partial(count_picture_work, backbone)
+        return cls(count_forward_flops(backbone), kept)
 
     def count_local(self, row: Row, samples: Sequence[Completion]) -> list[Payment]:
         """Return the cost of a row's samples, and of its pictures if their tower features are kept."""
         prompt = samples[0].prompt if samples else Amounts()
         total = prompt
         for sample in samples:
-            total += written_behind(prompt.tokens, sample.given, sample.sampled)
+            total += count_response(prompt.tokens, sample.given, sample.sampled)
         answer = Spent(
             prefilled_tokens=prompt.tokens + sum(sample.given for sample in samples),
             sampled_tokens=sum(sample.sampled for sample in samples),
@@ -78,7 +78,7 @@ class AnswerCosts:
         """Return the cost of a server's answers to a prompt; ``sampled``: tokens of each answer."""
         total = prompt
         for tokens in sampled:
-            total += written_behind(prompt.tokens, 0, tokens)
+            total += count_response(prompt.tokens, 0, tokens)
         return Payment(Spent(prompt.tokens, sum(sampled), flops=self.flops(total)), by)
 
     def flops(self, amounts: Amounts) -> int | None:

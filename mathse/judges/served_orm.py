@@ -33,7 +33,7 @@ from mathse.judges.orm_rows import read_orm
 from mathse.judges.own_answers import OwnAnswers, Solution
 from mathse.models.base import Backbone
 from mathse.models.operations import Operations
-from mathse.models.prompt_reader import prompt_reader
+from mathse.models.prompt_reader import open_exported_reader
 from mathse.models.row import Row
 from mathse.runs.layout import JUDGE_USAGE, VERDICT_FILES
 from mathse.runs.reader import read_stages
@@ -74,7 +74,7 @@ class ServedORM:
         Raises:
             CheckpointError: the folder holds no ORM.
         """
-        orm, reader = read_orm(checkpoint), prompt_reader(self.section, checkpoint, whole)
+        orm, reader = read_orm(checkpoint), open_exported_reader(self.section, checkpoint, whole)
         client = self.engine.client(content_name(checkpoint), "judge")
         client.account_in(self.run, JUDGE_USAGE)
         ids = status_tokens(reader)

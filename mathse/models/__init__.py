@@ -45,11 +45,12 @@ def load(family: str, path: str | Path, *, weights: bool = True, **settings: Any
 
     Args:
         family: one of ``FAMILIES``.
-        weights: False for prompts alone, see ``mathse.models.prompt_reader``.
+        weights: False: only for prompts, see ``mathse.models.prompt_reader``.
         settings: as in ``mathse.config.backbones``: ``dtype`` (a torch.dtype or its name), ``attention``, ``revision``,
-            and what the family itself has, such as pixel bounds.
-    Raises CheckpointError, in one sentence, if the family is unknown or the checkpoint is not of the family, and
-    ConfigError for a wrong setting.
+            and the family's own settings, such as limits of pixels.
+
+    Raises CheckpointError if the family is unknown or the checkpoint is of another family, and ConfigError for a wrong
+    setting.
     """
     if family not in FAMILIES:
         raise CheckpointError(f"backbone family {family!r}: must be one of {', '.join(FAMILIES)}")
@@ -60,8 +61,8 @@ def load(family: str, path: str | Path, *, weights: bool = True, **settings: Any
     return backbone
 
 
-def family_of(target: str) -> str | None:
-    """The family whose module or package has the class or function ``target``; None for a class of the user's own."""
+def find_family(target: str) -> str | None:
+    """Return the family with the class or function ``target``; None for a target in a user's own package."""
     for family, section in FAMILIES.items():
         module: str = section()._target_.rpartition(".")[0]
         if target.startswith(f"{module}."):
@@ -69,18 +70,18 @@ def family_of(target: str) -> str | None:
     return None
 
 
-def beside_target(section: Any, name: str) -> Any:
-    """The function ``name`` of the module or package that has the ``_target_`` of a ``backbone`` section.
+def import_beside_target(section: Any, name: str) -> Any:
+    """Return the function ``name`` from the module or package of the ``_target_`` of a ``backbone`` section.
 
-    A family in a package of its own is reached through its option only. Beside ``load`` such a package may have
-    ``make_tiny(seed)``, which builds a small model with random weights, and ``folder_of(path)``, which makes a
-    checkpoint folder of a GGUF file or of packages' files.
+    A family that is a wing is imported only through its option. Beside ``load`` its package may have
+    ``make_tiny(seed)``, which builds a small model with random weights, and ``folder_of(path)``, which converts a GGUF
+    file or the files of packages to a checkpoint folder.
     """
     return getattr(import_module(section._target_.rpartition(".")[0]), name)
 
 
-def quiet() -> None:
-    """No progress bars and no advice from transformers: the run has its own voice."""
+def silence_transformers() -> None:
+    """Turn off transformers' progress bars and warnings; a run reports its own progress."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -1,7 +1,7 @@
-"""The model of a ``backbone`` section, built from its config on the meta device: a plan counts sizes, memory and
-operations in the modules themselves, and needs neither weights nor a processor.
+"""The model of a ``backbone`` section, built from its config on the meta device.
 
-``mathse.models.needs.architecture_of`` is the entrance. A family has a function ``architecture`` beside its ``load``.
+A plan counts sizes, memory and operations in its modules and needs neither weights nor a processor. Each family has a
+function ``architecture`` beside its ``load``; callers use ``mathse.models.needs.find_architecture``.
 """
 
 from __future__ import annotations
@@ -18,19 +18,30 @@ from torch import nn
 from mathse.config.fits import Fit
 from mathse.models import modes
 from mathse.models.base import Backbone
-from mathse.models.flops import forward_flops, kept_states_flops, lowest_trained_layer, training_flops
-from mathse.models.lower_layers import layers_of
-from mathse.models.memory import count, patch_numbers
-from mathse.models.needs import Prepared, Stack
+from mathse.models.flops import (
+    count_forward_flops,
+    count_kept_states_flops,
+    count_training_flops,
+    find_lowest_trained_layer,
+)
+from mathse.models.lower_layers import find_layers
+from mathse.models.memory import count_patch_numbers, count_prepared
+from mathse.models.needs import PreparedCounts, Stack
 from mathse.models.operations import Operations
-from mathse.models.parts import named_parts, part_of
+from mathse.models.parts import find_part, iterate_parameters
 from mathse.models.placement import META
 
 
 @dataclass(frozen=True)
 class Training:
-    """Operations of a training run, forward and backward. ``above``, ``below``: of the layers from the lowest that
-    trains on, and of a forward pass over all else; None where something trains below the layers."""
+    """Operations of a training run, forward and backward.
+
+    Attributes:
+        whole: of the whole model.
+        above: from the lowest trained layer on, with stored hidden states below it.
+        below: of the forward pass that computes these states. ``above`` and ``below`` are None if anything below the
+            layers is trained.
+    """
 
     whole: Operations
     above: Operations | None
@@ -39,15 +50,15 @@ class Training:
 
 @dataclass(eq=False)
 class Architecture:
-    """A family's model without numbers.
+    """A family's model on the meta device.
 
     Attributes:
         backbone: without a processor.
-        dtype: of the weights; None: float32 in a full fit, else bfloat16.
-        patches: of the largest picture, in a row to train on and in a row to answer.
+        dtype: of the weights; None: float32 in full fine-tuning, else bfloat16.
+        patches: of the largest picture in a row of training data, and in a row to answer.
         image_tokens: of the same two pictures, with the marks around them.
-        tokens_of: tokens of a picture by its width and height in pixels, in a row to answer; None where every picture
-            takes the most.
+        tokens_of: (width, height) in pixels -> tokens of a picture in a row to answer; None: every picture has the
+            largest number.
     """
 
     backbone: Backbone
@@ -55,13 +66,13 @@ class Architecture:
     patches: tuple[int, int] = (0, 0)
     image_tokens: tuple[int, int] = (0, 0)
     tokens_of: Callable[[int, int], float] | None = None
-    _counted: dict[str, tuple[Prepared, Training]] = field(default_factory=dict)
+    _counted: dict[str, tuple[PreparedCounts, Training]] = field(default_factory=dict)
 
     @cached_property
     def parameters(self) -> Mapping[str, int]:
-        """Parameters by part: tower, connector, language."""
+        """Number of parameters by part: tower, connector, language."""
         counts: dict[str, int] = {}
-        for part, _, parameter in named_parts(self.backbone):
+        for part, _, parameter in iterate_parameters(self.backbone):
             counts[part] = counts.get(part, 0) + parameter.numel()
         return counts
 
@@ -87,45 +98,46 @@ class Architecture:
 
     @property
     def patch(self) -> int:
-        """Numbers in a patch."""
-        return patch_numbers(self.config)
+        """Number of values in a patch."""
+        return count_patch_numbers(self.config)
 
     @cached_property
     def layer_parameters(self) -> Mapping[str, int]:
-        """Parameters of one layer, of the decoder and of the tower."""
-        return {
-            part: sum(parameter.numel() for parameter in layers_of(self.backbone, part)[1][0].parameters())
-            for part in ("language", "tower")
-            if part in self.parameters
-        }
+        """Number of parameters in a layer, by part: language, tower."""
+        counts = {}
+        for part in ("language", "tower"):
+            if part in self.parameters:
+                _, layers = find_layers(self.backbone, part)
+                counts[part] = sum(parameter.numel() for parameter in layers[0].parameters())
+        return counts
 
     @cached_property
     def quantised(self) -> int:
-        """Numbers in the matrices that qlora holds in 4 bit: the linear modules of the language model but its head."""
+        """Number of weights that qlora stores in 4 bit: the linear layers of the language model without the head."""
         model, head = self.backbone.model, self.backbone.head
         return sum(
             module.weight.numel()
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and module is not head and part_of(self.backbone, name) == "language"
+            if isinstance(module, nn.Linear) and module is not head and find_part(self.backbone, name) == "language"
         )
 
     @cached_property
     def reading(self) -> Operations:
         """Operations of a forward pass."""
-        return forward_flops(self.backbone)
+        return count_forward_flops(self.backbone)
 
     def training(self, fit: Fit, precision: str) -> Training:
-        """Operations of a training run with these settings."""
-        return self._prepared(fit, precision)[1]
+        """Return the operations of a training run with these settings."""
+        return self._prepare(fit, precision)[1]
 
-    def prepared(self, fit: Fit, precision: str) -> Prepared:
-        """The model as a training run with these settings prepares it, counted."""
-        return self._prepared(fit, precision)[0]
+    def prepared(self, fit: Fit, precision: str) -> PreparedCounts:
+        """Return the counts of the model after its preparation for a training run with these settings."""
+        return self._prepare(fit, precision)[0]
 
-    def _prepared(self, fit: Fit, precision: str) -> tuple[Prepared, Training]:
-        """Both are counted once for all settings that change nothing in the model."""
+    def _prepare(self, fit: Fit, precision: str) -> tuple[PreparedCounts, Training]:
+        """Prepare a copy of the model and count it, once for all settings that prepare the same model."""
         full = fit.method == "full"
-        # bitsandbytes needs a GPU: the matrices of a base in 4 bit are counted in bfloat16, in which it is read
+        # bitsandbytes needs a GPU, so a 4-bit base is counted in bfloat16, the dtype in which it is read.
         dtype = self.dtype if fit.method != "qlora" else None
         dtype = dtype or ("float32" if full else "bfloat16")
         key = repr((fit.freeze if full else fit.lora, fit.freeze_layers, dtype, precision))
@@ -135,11 +147,11 @@ class Architecture:
             settings = replace(fit, method="full" if full else "lora", activation_checkpointing=False)
             with META:
                 modes.prepare(backbone, settings, precision, seed=0)
-            lowest = lowest_trained_layer(backbone)
+            lowest = find_lowest_trained_layer(backbone)
             training = Training(
-                whole=training_flops(backbone),
-                above=training_flops(backbone, kept=True) if lowest else None,
-                below=kept_states_flops(backbone) if lowest else None,
+                whole=count_training_flops(backbone),
+                above=count_training_flops(backbone, kept=True) if lowest else None,
+                below=count_kept_states_flops(backbone) if lowest else None,
             )
-            self._counted[key] = count(backbone), training
+            self._counted[key] = count_prepared(backbone), training
         return self._counted[key]

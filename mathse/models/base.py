@@ -1,8 +1,8 @@
-"""A backbone: a vision-language model, its processor, and the one way a prompt becomes token ids.
+"""The contract of a model family: a vision-language model, its processor, and one path from a prompt to token ids.
 
-Training, sampling, judging and evaluation all go through ``encode``, so a prompt's ids are equal in all of them. A
-family says how a prompt becomes ids, how a picture becomes tensors, and which extra tensors its model wants a token;
-encoding, batching and sampling are here, once.
+Training, sampling, judging and evaluation all call ``Backbone.encode``, so a prompt has the same ids in all of them. A
+family defines how a prompt becomes ids, how a picture becomes tensors, and which extra tensors its model takes for each
+token. Encoding, batching and sampling are shared and are in this file.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from mathse.models.decoding import (
     GoOn,
     Piece,
     ReadRows,
-    Watch,
+    TokenWatch,
     Written,
     read_prompts,
     write,
     write_where,
 )
-from mathse.models.lower_layers import last_states
-from mathse.models.marks import Marks
-from mathse.models.operations import Amounts, prompt_amounts
+from mathse.models.lower_layers import compute_last_states
+from mathse.models.marks import TokenizerMarks
+from mathse.models.operations import Amounts, count_prompt
 from mathse.models.row import Row, with_pictures_first
 from mathse.types import PromptStyle
 
@@ -52,9 +52,10 @@ if TYPE_CHECKING:
     from mathse.models.tower_features import TowerFeatures
 
 IGNORED = -100  # label of positions without loss
-IMAGE_CACHE = 256 * 2**20  # bytes; drawing and preparing a picture anew costs more than keeping it
-Features = dict[str, Tensor]  # of one image: tensors whose first dimensions add up over images
-TOWER_FEATURES = "tower_features"  # among them instead of pixels: what the frozen tower made of the image
+IMAGE_CACHE_BYTES = 256 * 2**20  # reading and preparing a picture again takes longer than keeping it
+Features = dict[str, Tensor]  # tensors of an image; tensors of several images are concatenated in the first dimension
+TOWER_FEATURES = "tower_features"  # key in Features: the output of the frozen tower, which replaces the pixels
+BYTES_PER_TOKEN_ID = 64  # two Python lists hold each id: a pointer and an int object in each
 
 _logger = logging.getLogger(__name__)
 
@@ -66,25 +67,26 @@ class Encoded:
     prompt: list[int]
     response: list[int]
     features: dict[str, Tensor]  # per-image tensors (pixels, grids), image-major
-    extras: dict[str, Tensor]  # per-token tensors (..., len(prompt) + len(response)) the model takes in a fit
+    extras: dict[str, Tensor]  # per-token tensors (..., len(prompt) + len(response)) that the model takes in training
 
     @property
     def nbytes(self) -> int:
-        """About how much memory the row takes."""
-        return 64 * len(self.ids) + sum(t.nbytes for t in (*self.features.values(), *self.extras.values()))
+        """Approximate memory of the row in bytes."""
+        tensors = (*self.features.values(), *self.extras.values())
+        return BYTES_PER_TOKEN_ID * len(self.ids) + sum(tensor.nbytes for tensor in tensors)
 
     @property
     def ids(self) -> list[int]:
         return self.prompt + self.response
 
     def with_pixels_in(self, dtype: torch.dtype) -> Encoded:
-        """The same with its pictures' numbers in another dtype; what counts (grids) stays whole."""
+        """Return a copy with the pictures' floating-point tensors in ``dtype``; integer tensors (grids) keep theirs."""
         features = {k: v.to(dtype) if v.is_floating_point() else v for k, v in self.features.items()}
         return replace(self, features=features)
 
 
 class Length(NamedTuple):
-    """Tokens of a row as the model sees it."""
+    """The number of tokens of a row as the model reads it."""
 
     prompt: int  # images expanded
     response: int  # end token included
@@ -96,87 +98,94 @@ class Length(NamedTuple):
 
 @dataclass(frozen=True)
 class Completion:
-    """A sampled response: its text, its token ids (end token included if it came) and the odds of watched tokens.
+    """A sampled response: text, token ids (with the end token if it was sampled), log-probabilities of watched tokens.
 
-    Of a response that was begun, text and ids hold its beginning too; ``watched`` starts with what was sampled.
+    If the response had a given beginning, text and ids include it; ``watched`` starts at the first sampled token.
     """
 
     text: str
     ids: list[int]
-    watched: Tensor | None = None  # (tokens sampled, watched tokens): log-probabilities at each step
-    prompt: Amounts = Amounts()  # what was read before it, once for all samples of a row
-    given: int = 0  # ids that were read behind that
-    sampled: int = 0  # ids that were written by the model
+    watched: Tensor | None = None  # (sampled tokens, watched tokens): log-probabilities at each step
+    prompt: Amounts = Amounts()  # the prompt that was read before the response, once for all samples of a row
+    given: int = 0  # number of ids after the prompt that were read, not sampled
+    sampled: int = 0  # number of ids that the model sampled
+    log_probs: list[float] | None = None  # of each sampled id, under the distribution that it was sampled from
 
 
 class Backbone(ABC):
-    """A model family. ``model`` and ``processor`` are transformers objects; nothing outside this package makes them.
+    """A model family around a transformers model and its processor.
 
-    The hooks of a family: ``prompt_ids``, ``prepare``, ``extras``, how many tokens an image takes, and, where features
-    of a frozen tower are to be kept, ``tower`` and ``connector``; the rest is shared.
+    A family implements ``prompt_ids``, ``prepare``, ``extras`` and the number of tokens of an image. ``tower`` and
+    ``connector`` are needed only for stored features of a frozen tower. Everything else is shared.
     """
 
     family: ClassVar[str]
     prompt_style: PromptStyle = "full"
-    max_images: int | None = None  # a row; None: any number
-    pictures_first: bool = False  # whether the model reads them before all text, wherever a question marks their places
-    parts: Mapping[str, str] = {}  # tower, connector: patterns of names in memory; see mathse.models.parts
-    lora_scopes: Mapping[str, str] = {}  # by scope, what a module's whole name matches to get an adapter
-    sampling_extras: tuple[str, ...] = ()  # those of ``extras`` that ``generate`` takes too
-    sequences_at_once: int | None = None  # that fit the memory in sampling; None: no batch was too large so far
+    max_images: int | None = None  # per row; None: no limit
+    pictures_first: bool = False  # the model reads all pictures before the text, wherever the question marks them
+    parts: Mapping[str, str] = {}  # "tower", "connector": patterns of parameter names; see mathse.models.parts
+    lora_scopes: Mapping[str, str] = {}  # scope -> pattern of the full names of the modules that get an adapter
+    sampling_extras: tuple[str, ...] = ()  # names in ``extras`` that ``generate`` takes too
+    sequences_at_once: int | None = None  # the largest sampling batch that fits the memory; None: none was too large
     adapter: Any = None  # a PeftModel around ``model``; see mathse.models.adapters
-    adapter_folder: Path | None = None  # where it came from; None: a fit has just put it on
-    frozen_layers: int = 0  # of the language model, the lower ones, during a fit; see mathse.models.lower_layers
-    tower_features: TowerFeatures | None = None  # kept features of the frozen tower; see mathse.models.tower_features
+    adapter_folder: Path | None = None  # the folder of ``adapter``; None: training has just created it
+    frozen_layers: int = 0  # lower layers of the language model that training freezes; see mathse.models.lower_layers
+    tower_features: TowerFeatures | None = None  # stored features of the frozen tower
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
-        self.tokenizer = getattr(processor, "tokenizer", processor)  # of text alone, a tokenizer is all there is
-        self.end_id: int = self.tokenizer.eos_token_id  # what a response ends with
-        self.end_ids: list[int] = [self.end_id]  # what sampling stops at
+        self.tokenizer = getattr(processor, "tokenizer", processor)  # a language model's processor is its tokenizer
+        self.end_id: int = self.tokenizer.eos_token_id  # the last token of a response
+        self.end_ids: list[int] = [self.end_id]  # sampling stops at any of them
         self.pad_id: int = self.tokenizer.pad_token_id
         self.never_sampled: list[int] = []  # an image token in a path would need an image
-        self._images: BoundedCache[Features] = BoundedCache(IMAGE_CACHE)
-        self._said_pictures_first = False
+        self._images: BoundedCache[Features] = BoundedCache(IMAGE_CACHE_BYTES)
+        self._warned_pictures_first = False
 
     @classmethod
     def bare(cls, model: Any) -> Self:
-        """This family around a model without a processor: its parameters can be counted and prepared for a fit; it
-        encodes no row."""
+        """Return this family around a model without a processor.
+
+        Its parameters can be counted and prepared for training; it cannot encode a row.
+        """
         backbone = cls.__new__(cls)
         backbone.model = model
         return backbone
 
-    # --- what a family says ---
+    # --- defined by each family ---
 
     @abstractmethod
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
-        """The token ids of each row's prompt, its images expanded to their tokens."""
+        """Return the token ids of each row's prompt, with the tokens of its images."""
 
     @abstractmethod
     def prepare(self, pictures: Sequence[Image]) -> list[Features]:
-        """The model's tensors of each picture."""
+        """Return the model's input tensors of each picture."""
 
     def extras(self, prompt: list[int], response: list[int], features: Features) -> dict[str, Tensor]:
-        """Per-token tensors (..., T) that the model wants beside the ids; they are padded with 0."""
+        """Return the per-token tensors (..., T) that the model takes beside the ids. Batches pad them with 0."""
         return {}
 
     @abstractmethod
     def image_tokens(self, width: int, height: int, trained: bool = False) -> int:
-        """How many tokens an image of this size in pixels takes, in a row to train on or to answer."""
+        """Return the number of tokens of an image of this size in pixels.
+
+        Args:
+            trained: True for a row of training data, False for a row to answer.
+        """
 
     @property
     @abstractmethod
     def max_image_tokens(self) -> int:
-        """The most tokens an image can take."""
+        """The largest number of tokens of an image."""
 
     @contextmanager
     def preparing(self, trained: bool) -> Iterator[None]:
-        """Within, images are prepared as those of rows to train on, or to answer, where these differ."""
+        """Prepare images for training (``trained``) or for answering within the context, if the family differs."""
         yield
 
     def preprocessing(self) -> Mapping[str, Any]:
-        """All that decides, beside an image's content, what ``prepare`` makes of it."""
+        """Return everything beside an image's content that determines the output of ``prepare``."""
         images = self.processor.image_processor
         return {
             "family": self.family,
@@ -186,15 +195,15 @@ class Backbone(ABC):
         }
 
     def tower(self, image: Features) -> Tensor:
-        """What the connector reads of one prepared image, (units, ..., C)."""
-        raise NotImplementedError(f"backbone={self.family} has no tower whose features can be kept")
+        """Return the connector's input (units, ..., C) for one prepared image."""
+        raise NotImplementedError(f"backbone={self.family} has no tower with features that can be stored")
 
     def connector(self, seen: Tensor) -> Tensor:
-        """What the decoder reads, from what ``tower`` gives of one or several images."""
-        raise NotImplementedError(f"backbone={self.family} has no connector that can be run by itself")
+        """Return the decoder's input for the output of ``tower`` for one or several images."""
+        raise NotImplementedError(f"backbone={self.family} has no connector that can run by itself")
 
     def pooled(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
-        """``connector``'s output for a batch, as the model takes it."""
+        """Return the output of ``connector`` for a batch in the form that the model takes."""
         return tokens
 
     def encoder_output(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
@@ -202,27 +211,34 @@ class Backbone(ABC):
         return BaseModelOutputWithPooling(pooler_output=self.pooled(tokens, batch))
 
     def findings(self) -> list[str]:
-        """What was found out of a model that no file describes, in sentences; shown before the first fit."""
+        """Return sentences about properties that were derived from the model; shown before the first training run."""
         return []
 
     def without_images(self) -> Tensor | None:
-        """What a batch of text alone has for ``tower``'s output in a fit; None: nothing."""
+        """Return the substitute for the output of ``tower`` in a training batch of text only; None: no substitute."""
         return None
 
     # --- encoding ---
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
-        """Token ids and image features of each row. Raises DataError if an image cannot be read."""
+        """Return token ids and image features of each row.
+
+        Raises DataError if an image cannot be read or a row has too many images.
+        """
         for row in rows:
             if (reason := self.too_many(row)) is not None:
                 raise DataError(reason)
-        # the images of all rows in one call of the image processor
-        features = iter(self._features_of([image for row in rows for image in row["images"]]))
+        # One call of the image processor for the images of all rows.
+        pictures: list[str | Path | Image] = []
+        for row in rows:
+            pictures += row["images"]
+        features = iter(self._features_of(pictures))
         images = [[next(features) for _ in row["images"]] for row in rows]
         prompts = self.prompt_ids(rows, images)
-        begun = [row.get("begun", "") for row in rows]
-        if any(begun):
-            texts = [self._marks_of_replies.defuse(text) for text in begun]
+        # A given beginning of a response follows the prompt, encoded separately.
+        beginnings = [row.get("begun", "") for row in rows]
+        if any(beginnings):
+            texts = [self._marks_of_replies.defuse(text) for text in beginnings]
             starts = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
             prompts = [[*prompt, *start] for prompt, start in zip(prompts, starts, strict=True)]
         encoded = []
@@ -232,84 +248,94 @@ class Backbone(ABC):
         return encoded
 
     def _response_ids(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Each row's response with its end token; empty where it has none."""
-        # encoded apart from the prompt: no token may span the two, since sampling starts between them
+        """Return each row's response with its end token, or an empty list for a row without a response."""
+        # Prompt and response are encoded separately: a token across both would not be sampled, since sampling starts
+        # at the boundary.
         answers = [self._marks_of_replies.defuse(row["response"]) for row in rows if "response" in row]
         responses = iter(self.tokenizer(answers, add_special_tokens=False)["input_ids"] if answers else [])
-        return [[*next(responses), self.end_id] if "response" in row else [] for row in rows]
+        # A sampled response keeps its ids: the ids of its text may be others.
+        return [
+            [*next(responses), self.end_id] if "response" in row else list(row.get("response_ids", ())) for row in rows
+        ]
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
-        """How many tokens each row comes to."""
+        """Return the number of tokens of each row."""
         prompts, responses = self.prompt_lengths(rows), self._response_ids(rows)
         return [Length(prompt, len(response)) for prompt, response in zip(prompts, responses, strict=True)]
 
     def prompt_lengths(self, rows: Sequence[Row]) -> list[int]:
-        """``len(encoded.prompt)`` of each row; a family that knows it without reading pixels says so."""
+        """Return ``len(encoded.prompt)`` of each row. A family that knows it without the pixels overrides this."""
         return [len(encoded.prompt) for encoded in self.encode(rows)]
 
     def encoder(self) -> Self:
-        """This backbone without its model: it encodes rows, counts their tokens and pads them, which takes the model's
-        sizes and none of its weights. So it can be sent to another process."""
+        """Return a copy without the model, for another process.
+
+        It encodes rows, counts their tokens and pads them. This needs the model's config and none of its weights.
+        """
         encoder = copy(self)
         encoder.model, encoder.adapter = SimpleNamespace(config=self.model.config), None
         return encoder
 
     def as_read(self, row: Row) -> Row:
-        """The row with its pictures where this model reads them."""
+        """Return the row with its pictures at the places where this model reads them."""
         if not self.pictures_first or not row.get("marked"):
             return row
-        if not self._said_pictures_first:
-            self._said_pictures_first = True
+        if not self._warned_pictures_first:
+            self._warned_pictures_first = True
             _logger.warning(
-                "backbone=%s reads pictures before all text: the places that questions mark by <image> are not kept",
+                "backbone=%s reads all pictures before the text: the places that questions mark with <image> are lost",
                 self.family,
             )
         return with_pictures_first(row)
 
     @cached_property
-    def marks(self) -> Marks:
-        """The marks of its tokenizer, and the placeholders that its processor replaces, which need not be tokens."""
+    def marks(self) -> TokenizerMarks:
+        """The marks of the tokenizer, and the placeholders that the processor replaces, which need not be tokens."""
         placeholders = (getattr(self.processor, name, None) for name in ("image_token", "video_token", "boi_token"))
-        return Marks.of(self.tokenizer, map(str, filter(None, placeholders)))
+        return TokenizerMarks.of(self.tokenizer, map(str, filter(None, placeholders)))
 
     @cached_property
-    def _marks_of_replies(self) -> Marks:
-        """Those that neither a sampled text holds nor a row trains on: special tokens, the marks of turns and pictures.
+    def _marks_of_replies(self) -> TokenizerMarks:
+        """The marks that are removed from sampled texts and from responses: special tokens, marks of turns and images.
 
-        A reasoning model writes others itself ("<think>"), and is trained on what it wrote.
+        A reasoning model writes other marks itself ("<think>"). They stay, and it is trained on them.
         """
         if not self.marks.others:
             return self.marks
+        # The marks of a turn are the tokens that an additional empty turn adds to a prompt.
         question = Row(question="", images=())
-        one, two = self.prompt_ids([question, Row(**question, history=[("", "")])], [(), ()])
-        return self.marks.without_others(but={*(Counter(two) - Counter(one)), *self.never_sampled, *self.end_ids})
+        single, double = self.prompt_ids([question, Row(**question, history=[("", "")])], [(), ()])
+        turn_marks = Counter(double) - Counter(single)
+        return self.marks.without_others(but={*turn_marks, *self.never_sampled, *self.end_ids})
 
     def defuse(self, text: str) -> str:
-        """Text of a prompt without marks: a problem could end its own turn by one."""
+        """Return the text without marks, for a prompt: with a mark, a problem could end its own turn."""
         return self.marks.defuse(text)
 
-    @torch.inference_mode(False)  # a fit takes what sampling has left in the cache, and inference tensors train nothing
+    # Training reads the cache that sampling has filled, and autograd refuses inference tensors.
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _features_of(self, images: Sequence[str | Path | Image]) -> list[Features]:
-        """The tensors of each image, in order; those of files are kept in a bounded cache."""
+        """Return the tensors of each image, in order. A bounded cache keeps the tensors of image files."""
         if self.tower_features is not None and self.tower_features.mode != "off":
             stored = self.tower_features.of(self, images)
             if stored is not None:
                 return stored
-        missing = [key for key in dict.fromkeys(map(_key, images)) if key not in self._images]
+        missing = [key for key in dict.fromkeys(map(_image_key, images)) if key not in self._images]
         new: dict[Hashable, Features] = {}
         if missing:
-            opened = {_key(image): image for image in images}
-            new = dict(zip(missing, self.prepare([self.opened(opened[key]) for key in missing]), strict=True))
-        features = [new[key] if key in new else self._images[key] for key in map(_key, images)]
+            image_of = {_image_key(image): image for image in images}
+            new = dict(zip(missing, self.prepare([self.open_picture(image_of[key]) for key in missing]), strict=True))
+        features = [new[key] if key in new else self._images[key] for key in map(_image_key, images)]
         for key, value in new.items():
-            if isinstance(key, str):  # a file; an image in memory may be another one by the next call
-                copies = {name: tensor.clone() for name, tensor in value.items()}  # no view that holds its batch
+            # Only files: the id of an image in memory may belong to another image at the next call.
+            if isinstance(key, str):
+                copies = {name: tensor.clone() for name, tensor in value.items()}  # a view would hold the whole batch
                 self._images.put(key, copies, sum(tensor.nbytes for tensor in copies.values()))
         return features
 
-    def opened(self, image: str | Path | Image) -> Image:
-        """The picture itself. Raises DataError where it cannot be read, or is of a shape that the family refuses."""
+    def open_picture(self, image: str | Path | Image) -> Image:
+        """Return the picture. Raises DataError if it cannot be read or if the family refuses its shape."""
         picture = load_image(str(image)) if isinstance(image, (str, Path)) else image
         if (reason := self.misshapen(image, *picture.size)) is not None:
             raise DataError(reason)
@@ -318,23 +344,24 @@ class Backbone(ABC):
     # --- batches ---
 
     def pad(self, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
-        """A right-padded training batch that ``model(**batch)`` takes: labels are -100 off the response."""
-        labels = [torch.tensor([IGNORED] * len(e.prompt) + e.response) for e in encoded]  # Eq. 1: the response alone
-        # Right-padded and causal: no position sees the padding, so a fit needs no mask.
+        """Return a right-padded training batch for ``model(**batch)``; the labels are -100 outside the response."""
+        labels = [torch.tensor([IGNORED] * len(e.prompt) + e.response) for e in encoded]  # Eq. 1: only the response
+        # No mask: with padding on the right and causal attention no position attends to the padding.
         return {  # (B, T of the longest row), extras (..., B, T), features image-major over the batch
-            "input_ids": _padded([torch.tensor(e.ids) for e in encoded], self.pad_id),
-            "labels": _padded(labels, IGNORED),
-            **{name: _padded([e.extras[name] for e in encoded], 0) for name in encoded[0].extras},
+            "input_ids": _pad_and_stack([torch.tensor(e.ids) for e in encoded], self.pad_id),
+            "labels": _pad_and_stack(labels, IGNORED),
+            **{name: _pad_and_stack([e.extras[name] for e in encoded], 0) for name in encoded[0].extras},
             **join([e.features for e in encoded if e.features]),
         }
 
     def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Rows with responses -> a training batch, see ``pad``, with its mask (B, T)."""
+        """Return rows with responses as a training batch (see ``pad``) with its mask (B, T)."""
         encoded = self.encode(rows)
-        return {**self.pad(encoded), "attention_mask": _padded([torch.ones(len(e.ids)).long() for e in encoded], 0)}
+        mask = _pad_and_stack([torch.ones(len(e.ids)).long() for e in encoded], 0)
+        return {**self.pad(encoded), "attention_mask": mask}
 
-    def _pieces(self, encoded: Sequence[Encoded], begun: Sequence[int] = ()) -> list[Piece]:
-        """Each row's prompt, and behind it the ids that its response has been begun with, as sampling reads it."""
+    def _make_pieces(self, encoded: Sequence[Encoded], begun: Sequence[int] = ()) -> list[Piece]:
+        """Return each row's prompt with the ids ``begun`` after it, in the form that sampling reads."""
         pieces = []
         for row in encoded:
             ids = [*row.prompt, *begun]
@@ -345,44 +372,48 @@ class Backbone(ABC):
             pieces.append(Piece(ids, per_token, row.features))
         return pieces
 
-    def _left_padded(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
-        """Pieces as a batch to be read before sampling, which goes on behind the last position: so a row ends there."""
+    def _pad_left(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
+        """Return pieces as a left-padded batch: sampling continues at the last position, which each row must fill."""
         batch = {
-            "input_ids": _padded([torch.tensor(p.ids) for p in pieces], self.pad_id, left=True),
-            "attention_mask": _padded([torch.ones(len(p.ids)).long() for p in pieces], 0, left=True),
-            **{name: _padded([p.per_token[name] for p in pieces], 0, left=True) for name in pieces[0].per_token},
+            "input_ids": _pad_and_stack([torch.tensor(p.ids) for p in pieces], self.pad_id, left=True),
+            "attention_mask": _pad_and_stack([torch.ones(len(p.ids)).long() for p in pieces], 0, left=True),
+            **{name: _pad_and_stack([p.per_token[name] for p in pieces], 0, left=True) for name in pieces[0].per_token},
             **join([p.features for p in pieces if p.features]),
         }
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def answer_states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What the decoder hands to the ``head`` (N, h), and the targets (N,), of the N response positions of a
-        batch. Prompts need no logits (Eq. 1 sums over the response), and they are most of the positions."""
-        # position t predicts token t + 1, so hidden states lose their last position and labels their first
+        """Return the decoder's states (N, h) and the targets (N,) of the N response positions of a batch.
+
+        Prompts, which are most of the positions, need no logits: Eq. 1 sums over the response.
+        """
+        # Position t predicts token t + 1: the states lose their last position and the labels their first.
         inputs = self.with_features({k: v for k, v in batch.items() if k != "labels"})
-        hidden = last_states(self, inputs)[:, :-1]  # (B, T - 1, h)
+        hidden = compute_last_states(self, inputs)[:, :-1]  # (B, T - 1, h)
         targets = batch["labels"][:, 1:]
         answered = targets != IGNORED  # (B, T - 1)
         return hidden[answered], targets[answered]
 
     def answer_logits(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (N, vocabulary) and targets (N,) of the N response positions of a batch, all at once: for a fit's loss
-        see ``mathse.training.loss``."""
+        """Return logits (N, vocabulary) and targets (N,) of the N response positions of a batch, all at once.
+
+        The loss of a training run works in chunks instead: ``mathse.training.loss``.
+        """
         states, targets = self.answer_states(batch)
         return self.head(states), targets
 
     def with_features(self, batch: dict[str, Tensor]) -> dict[str, Any]:
-        """A batch whose images are features of the frozen tower, as the model takes it; others as they are."""
+        """Return a batch in the form that the model takes, with stored features of the frozen tower if it has them."""
         features, stored = self.tower_features, batch.get(TOWER_FEATURES)
         if features is None:
             return batch
-        if stored is None and features.mode == "read":  # in a fit
+        if stored is None and features.mode == "read":  # training
             stored = self.without_images()
         if stored is None:
             return batch
         tokens = stored
-        if "connector" not in features.parts:  # the connector trains
-            # the dtype of pixels as the tower would have handed them on; autocast sees to it in a fit
+        if "connector" not in features.parts:  # the connector is trained
+            # The dtype of the tower's output for pixels; in training, autocast chooses the dtype of the products.
             tokens = self.connector(stored.to(self.model.dtype))
         rest = {name: tensor for name, tensor in batch.items() if name != TOWER_FEATURES}
         return {**rest, "mm_encoder_outputs": {"image": self.encoder_output(tokens, batch)}}
@@ -390,7 +421,7 @@ class Backbone(ABC):
     # --- sampling ---
 
     def positions(self, ids: list[int], features: Features) -> Tensor:
-        """Positions (..., T) of a row's tokens in sampling."""
+        """Return the positions (..., T) of a row's tokens in sampling."""
         return torch.arange(len(ids))
 
     @torch.inference_mode()
@@ -407,26 +438,36 @@ class Backbone(ABC):
         watch: Sequence[int] = (),
         begun: Sequence[int] = (),
         go_on: GoOn | None = None,
+        with_log_probs: bool = False,
     ) -> list[list[Completion]]:
-        """Sample n responses a row (greedily at temperature 0), each prompt read once; draws depend on ``seed``.
+        """Sample n responses for each row, reading each prompt once. The draws depend only on ``seed``.
 
-        A batch that does not fit the memory is written in parts, with the same draws: texts are equal to rounding.
-        Later batches begin with the size that did fit.
+        A batch that does not fit the memory is sampled in parts with the same draws: the texts are equal up to
+        rounding. Later batches start with the size that did fit.
 
         Args:
-            begun: ids that every response begins with; ``max_new_tokens`` does not count them.
-            go_on: decides by the log-probabilities (W,) of the tokens of ``watch`` behind ``begun`` (n = 1): ids that
-                the response goes on with, or None to end it there, with its likeliest next token. ``watched`` holds
-                these log-probabilities alone.
+            n: responses for each row.
+            temperature: 0: greedy decoding.
+            watch: token ids; each ``Completion.watched`` has their log-probabilities.
+            begun: ids at the beginning of every response; ``max_new_tokens`` does not count them.
+            go_on: (only n = 1) gets the log-probabilities (W,) of the W tokens of ``watch`` after ``begun``. It returns
+                ids with which the response continues, or None: then the response is its most likely next token.
+                ``watched`` has only these log-probabilities.
+            with_log_probs: return the log-probability of each sampled token too.
+
+        Returns:
+            n completions for each row.
+
+        Raises ConfigError if a single sequence does not fit the memory.
         """
         features = self.tower_features
-        with nullcontext() if features is None else features.used("fill"):
+        with nullcontext() if features is None else features.use("fill"):
             encoded = self.encode(rows)
-        pieces = self._pieces(encoded, begun)
+        pieces = self._make_pieces(encoded, begun)
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:  # always explicit: a checkpoint's own defaults may make n samples identical
             sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
-        images = [tuple(map(_key, row["images"])) for row in rows]
+        images = [tuple(map(_image_key, row["images"])) for row in rows]
         total, done = len(rows) * n, 0
         written: list[Written] = []
         was_training = self.model.training
@@ -437,9 +478,9 @@ class Backbone(ABC):
                 part = range(done, done + count)
                 try:
                     draws = Draws(total, torch.Generator(self.device).manual_seed(seed)) if temperature > 0 else None
-                    watcher = Watch(watch) if watch else None
+                    watcher = TokenWatch(watch) if watch else None
                     settings = {"max_new_tokens": max_new_tokens, **sampling}
-                    written += self._write(pieces, images, part, n, watcher, draws, go_on, settings)
+                    written += self._write(pieces, images, part, n, watcher, draws, go_on, settings, with_log_probs)
                     done += count
                     continue
                 except torch.OutOfMemoryError as e:
@@ -450,32 +491,29 @@ class Backbone(ABC):
                             f"prompt and {max_new_tokens:,} new ones; lower max_new_tokens, or let pictures take fewer "
                             "tokens (backbone.max_pixels, backbone.eval_tiles)"
                         ) from e
-                # behind the except block, whose traceback holds what did not fit
+                # Outside of the except block: its traceback holds the tensors that did not fit.
                 self.sequences_at_once = (count + 1) // 2
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 _logger.warning(
-                    "out of memory at %d sequences: this model writes %d at a time from here on. Draws are a batch's, "
-                    "so texts stay equal to rounding; a smaller batch_size avoids the attempt",
+                    "out of memory at %d sequences: this model samples at most %d at a time from now on. The draws "
+                    "belong to the batch, so the texts stay equal up to rounding; a smaller batch_size avoids the "
+                    "failed attempt",
                     count,
                     self.sequences_at_once,
                 )
         finally:
             self.model.train(was_training)
         texts = self.texts([[*begun, *response.ids] for response in written])
-        prompts = [prompt_amounts(len(piece.ids), piece.features, self.patch_size) for piece in pieces]
-        flat = [
-            Completion(
-                text,
-                [*begun, *response.ids],
-                response.watched,
-                prompts[k // n],
-                response.given,
-                len(response.ids) - response.given,
+        prompts = [count_prompt(len(piece.ids), piece.features, self.patch_size) for piece in pieces]
+        completions = []
+        for k, (text, response) in enumerate(zip(texts, written, strict=True)):
+            ids = [*begun, *response.ids]
+            sampled = len(response.ids) - response.given
+            completions.append(
+                Completion(text, ids, response.watched, prompts[k // n], response.given, sampled, response.log_probs)
             )
-            for k, (text, response) in enumerate(zip(texts, written, strict=True))
-        ]
-        return [flat[k : k + n] for k in range(0, len(flat), n)]
+        return [completions[k : k + n] for k in range(0, len(completions), n)]
 
     def _write(
         self,
@@ -483,12 +521,18 @@ class Backbone(ABC):
         images: Sequence[Hashable],
         part: range,
         n: int,
-        watch: Watch | None,
+        watch: TokenWatch | None,
         draws: Draws | None,
         go_on: GoOn | None,
         settings: Mapping[str, Any],
+        with_log_probs: bool = False,
     ) -> list[Written]:
-        """The sequences ``part`` of a batch, n for each of ``pieces``; ``settings`` are generate's."""
+        """Sample the sequences ``part`` of a batch with n sequences for each of ``pieces``.
+
+        Args:
+            images: identifies the images of each piece; equal images can be read once.
+            settings: arguments of transformers' ``generate``.
+        """
         used = slice(part.start // n, (part.stop - 1) // n + 1)  # the prompts of this part
         prompts = pieces[used]
         end_ids = torch.tensor(self.end_ids, device=self.device)
@@ -496,7 +540,7 @@ class Backbone(ABC):
 
         def loop(model: Any, input_ids: Tensor, logits_processor: Any, **prepared: Any) -> list[Written]:
             cache = {name: prepared[name] for name in CACHE_NAMES if name in prepared}
-            rows = ReadRows(model, cache, lambda pieces: self.with_features(self._left_padded(pieces)))
+            rows = ReadRows(model, cache, lambda pieces: self.with_features(self._pad_left(pieces)))
             logits = read_prompts(rows, prompts, images[used], self.never_sampled)
             write_on = partial(
                 write,
@@ -505,18 +549,19 @@ class Backbone(ABC):
                 draws=draws,
                 end_ids=end_ids,
                 max_new_tokens=settings["max_new_tokens"],
+                with_log_probs=with_log_probs,
             )
             if go_on is not None and watch is not None:
                 likeliest = logits_processor(input_ids, logits).argmax(-1)
                 return write_where(go_on, rows, prompts, likeliest, watch, input_ids, write_on)
             if n > 1:
-                of_prompt = sequences // n - used.start
-                rows.select(of_prompt)
-                logits, input_ids = logits[of_prompt], input_ids[of_prompt]
+                prompt_of = sequences // n - used.start  # (sequences of this part,)
+                rows.select(prompt_of)
+                logits, input_ids = logits[prompt_of], input_ids[prompt_of]
             return write_on(logits, input_ids, sequences, watch=watch)
 
-        # generate makes the logits processors, by the checkpoint's settings too, and the cache
-        batch = self._left_padded([replace(prompt, features={}) for prompt in prompts])
+        # ``generate`` makes the cache and the logits processors, some of them from the checkpoint's own settings.
+        batch = self._pad_left([replace(prompt, features={}) for prompt in prompts])
         written: list[Written] = self.model.generate(
             **batch,
             **settings,
@@ -530,83 +575,90 @@ class Backbone(ABC):
         return written
 
     def texts(self, responses: Sequence[list[int]]) -> list[str]:
-        """The text of each response."""
-        marks = self._marks_of_replies.ids  # special tokens are among them
+        """Return the text of each response, without marks."""
+        marks = self._marks_of_replies.ids  # includes the special tokens
         responses = [[index for index in ids if index not in marks] for ids in responses]
         return self.tokenizer.batch_decode(responses, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def generate(
         self, rows: Sequence[Row], n: int = 1, max_new_tokens: int = 128, temperature: float = 0.0, **sampling: Any
     ) -> list[list[str]]:
-        """The texts of ``complete``: a list of n strings a row."""
+        """Return the texts of ``complete``: a list of n strings for each row."""
         done = self.complete(rows, n=n, max_new_tokens=max_new_tokens, temperature=temperature, **sampling)
         return [[c.text for c in row] for row in done]
 
-    # --- what a row may be ---
+    # --- limits of a row ---
 
     @property
     def context(self) -> int:
-        """Tokens the model was made for, prompt and response together."""
+        """The model's context length in tokens, for prompt and response together."""
         return int(self.model.config.get_text_config().max_position_embeddings)
 
     def refusal(self, row: Row) -> str | None:
-        """Why this family cannot take a row's images (with a remedy); None if it can. Reads headers, not pixels."""
+        """Return why this family cannot take a row's images, with a remedy; None if it can.
+
+        Reads the headers of image files, not the pixels.
+        """
         if (reason := self.too_many(row)) is not None:
             return reason
-        sizes = [(i, i.size if isinstance(i, Image) else image_size(str(i))) for i in row["images"]]
-        reasons = (self.misshapen(image, *size) for image, size in sizes)
-        return next((reason for reason in reasons if reason), None)
+        sizes = [image.size if isinstance(image, Image) else image_size(str(image)) for image in row["images"]]
+        for image, (width, height) in zip(row["images"], sizes, strict=True):
+            if (reason := self.misshapen(image, width, height)) is not None:
+                return reason
+        return None
 
     def too_many(self, row: Row) -> str | None:
-        """``refusal`` by the number of images alone."""
+        """Return the ``refusal`` by the number of images."""
         if self.max_images is None or len(row["images"]) <= self.max_images:
             return None
         count = f"{len(row['images'])} images, and backbone={self.family} takes at most {self.max_images} a row"
         return f"{count}; join them into one picture, or choose another backbone"
 
     def misshapen(self, image: object, width: int, height: int) -> str | None:
-        """``refusal`` by an image's size in pixels alone."""
+        """Return the ``refusal`` by an image's size in pixels."""
         return None
 
     def too_long(self, row: Row, limit: int) -> str | None:
-        """What to say of a row of more than ``limit`` tokens, prompt and response together; None if it fits.
+        """Return why a row of more than ``limit`` tokens (prompt and response) is refused; None if it fits.
 
-        A token is at least a byte, so most rows are known to fit without being encoded.
+        A token has at least one byte, so most rows are known to fit without being encoded.
         """
-        texts = [row["question"], row.get("response", ""), *(t for turn in row.get("history", ()) for t in turn)]
+        texts = [row["question"], row.get("response", "")]
+        for turn in row.get("history", ()):
+            texts += turn
         turns = 2 + len(row.get("history", ()))
-        frame = self._frame * turns + self.max_image_tokens * len(row["images"])
-        if frame + sum(len(text.encode()) for text in texts) <= limit:
+        overhead = self._tokens_around_turn * turns + self.max_image_tokens * len(row["images"])
+        if overhead + sum(len(text.encode()) for text in texts) <= limit:
             return None
         count = len(self.encode([row])[0].ids)
         return f"{count:,} tokens, and at most {limit:,} fit; shorten the row, or its images" if count > limit else None
 
     @cached_property
-    def _frame(self) -> int:
-        """Tokens that the template puts around a turn."""
+    def _tokens_around_turn(self) -> int:
+        """The number of tokens that the chat template puts around a turn."""
         return len(self.encode([Row(question="", images=())])[0].prompt)
 
     # --- the model ---
 
     def save(self, folder: Path) -> None:
-        """Write model and processor so that plain ``from_pretrained`` opens them (weights as safetensors)."""
+        """Write model and processor, so that plain ``from_pretrained`` opens them (weights as safetensors)."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
     @property
     def patch_size(self) -> int:
-        """The side of a tower's patch in pixels; 1 where there is no tower."""
+        """The side of a patch of the tower in pixels; 1 for a model without a tower."""
         side = getattr(getattr(self.model.config, "vision_config", None), "patch_size", 1)
         return int(side if isinstance(side, int) else side[0])
 
     @property
     def decoder(self) -> Any:
-        """The model without its head: it gives ``last_hidden_state``."""
+        """The model without its head; its output has ``last_hidden_state``."""
         return self.model.model
 
     @property
     def head(self) -> Any:
-        """The matrix that makes logits of the decoder's states."""
+        """The matrix that computes logits from the decoder's states."""
         return self.model.get_output_embeddings()
 
     @property
@@ -619,28 +671,37 @@ class Backbone(ABC):
 
 
 def join(features: Sequence[Features]) -> Features:
-    """The tensors of several images as those of one batch."""
-    if len(features) == 1:  # not copied
+    """Concatenate the tensors of several images, by name."""
+    if not features:
+        return {}
+    if len(features) == 1:  # avoids a copy
         return dict(features[0])
-    return {name: _stacked([f[name] for f in features]) for name in (features[0] if features else ())}
+    return {name: _pad_and_concatenate([f[name] for f in features]) for name in features[0]}
 
 
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors one behind the other; where they differ in another dimension than the first (tiles of a picture, of which
-    each has its own number), the smaller ones are padded with 0."""
+def _pad_and_concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenate tensors in the first dimension; smaller tensors are padded with 0 in the other dimensions.
+
+    The other dimensions differ where an image has a variable number of tiles.
+    """
     if len({tensor.shape[1:] for tensor in tensors}) > 1:
-        most = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-        missing = [[n for m, s in zip(most[::-1], t.shape[:0:-1], strict=True) for n in (0, m - s)] for t in tensors]
-        tensors = [F.pad(tensor, pad) for tensor, pad in zip(tensors, missing, strict=True)]
+        largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+        padded = []
+        for tensor in tensors:
+            pad: list[int] = []  # F.pad counts from the last dimension: (before, after) for each
+            for most, size in zip(largest[::-1], tensor.shape[:0:-1], strict=True):
+                pad += [0, most - size]
+            padded.append(F.pad(tensor, pad))
+        tensors = padded
     return torch.cat(list(tensors))
 
 
-def _padded(tensors: Sequence[Tensor], value: int, left: bool = False) -> Tensor:
-    """(..., T) tensors of several rows as (..., B, T of the longest)."""
+def _pad_and_stack(tensors: Sequence[Tensor], value: int, left: bool = False) -> Tensor:
+    """Stack (..., T) tensors of B rows as (..., B, T of the longest), padded with ``value``."""
     width = max(t.shape[-1] for t in tensors)
     missing = [(width - t.shape[-1], 0) if left else (0, width - t.shape[-1]) for t in tensors]
     return torch.stack([F.pad(t, m, value=value) for t, m in zip(tensors, missing, strict=True)], dim=-2)
 
 
-def _key(image: str | Path | Image) -> Hashable:
+def _image_key(image: str | Path | Image) -> Hashable:
     return str(image) if isinstance(image, (str, Path)) else id(image)

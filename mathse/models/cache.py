@@ -10,14 +10,14 @@ Value = TypeVar("Value")
 
 
 class BoundedCache(Generic[Value]):
-    """``limit`` in bytes; the sizes are what the caller says they are."""
+    """Drops the least recently used values when the sizes that ``put`` was given exceed ``limit`` bytes."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.size = limit, 0
         self._held: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[BoundedCache[Value]], tuple[int]]:
-        """Sent to another process it arrives empty."""
+        """Pickle the limit only: another process gets an empty cache."""
         return type(self), (self.limit,)
 
     def __contains__(self, key: Hashable) -> bool:
@@ -32,6 +32,6 @@ class BoundedCache(Generic[Value]):
             self.size -= self._held.pop(key)[1]
         self._held[key] = (value, size)
         self.size += size
-        # the one that was used longest ago goes first; a value larger than the limit goes at once
+        # The least recently used value is dropped first; a value larger than the limit is dropped at once.
         while self.size > self.limit:
             self.size -= self._held.popitem(last=False)[1][1]

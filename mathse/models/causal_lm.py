@@ -1,9 +1,8 @@
-"""``backbone=causal_lm``: any language model that transformers opens as ``AutoModelForCausalLM``; it reads no pictures.
+"""``backbone=causal_lm``: any language model that transformers opens as ``AutoModelForCausalLM``. It reads no pictures.
 
-Nothing is known of the family beforehand, so what it needs is asked of the model and its tokenizer: a prompt is what
-their chat template renders, a response ends with the token that the template puts behind an assistant's turn, and
-adapters go on the linear layers of the decoder. Each can be set instead. ``backbone=smollm2`` is such a model, whose
-weights come with a Python package.
+The properties of the family are derived from the model and its tokenizer: the chat template renders the prompt, the
+token that the template writes after an assistant's turn ends a response, and adapters are on the linear layers of the
+decoder. Settings override each of them. ``backbone=smollm2`` is such a model with weights in a Python package.
 """
 
 from __future__ import annotations
@@ -16,35 +15,35 @@ from PIL.Image import Image
 from transformers import AutoModelForCausalLM
 
 from mathse.config.backbones import CausalLM as Settings
+from mathse.models.any_model import apply_settings, derive_lora_pattern, open_any_model, read_class
 from mathse.models.architecture import Architecture
-from mathse.models.asked import apply_settings, lora_pattern_of, open_asked, read_class
 from mathse.models.base import Features
 from mathse.models.chat import ChatBackbone
-from mathse.models.checkpoint import open_model, open_tokenizer, told_in_a_sentence
-from mathse.models.row import Part, Row
+from mathse.models.checkpoint import open_model, open_tokenizer, wrap_library_errors
+from mathse.models.row import Row, TurnPart
 
-NO_SUCH_MODEL = "causal language model of that type; a model with pictures is backbone=hf"
+NO_SUCH_MODEL = "causal language model of that type; for a model with pictures pass backbone=hf"
 Family = TypeVar("Family", bound="CausalLMBackbone")
 
 
 class CausalLMBackbone(ChatBackbone):
-    """A model of any class of transformers' that has a decoder and a head; ``processor`` is its tokenizer."""
+    """A transformers model with a decoder and a head. ``processor`` is its tokenizer."""
 
     family: ClassVar[str] = "causal_lm"
     max_images: int | None = 0
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__(model, tokenizer)
-        self.lora_scopes = {"language": lora_pattern_of(model, model)}
+        self.lora_scopes = {"language": derive_lora_pattern(model, model)}
 
     @classmethod
     def bare(cls, model: Any) -> Self:
         backbone = super().bare(model)
-        backbone.lora_scopes = {"language": lora_pattern_of(model, model)}
+        backbone.lora_scopes = {"language": derive_lora_pattern(model, model)}
         return backbone
 
-    def content(self, parts: Sequence[Part]) -> Any:
-        return "".join(self.defuse(part.text) for part in parts)  # their templates add it to a string
+    def content(self, parts: Sequence[TurnPart]) -> Any:
+        return "".join(self.defuse(part.text) for part in parts)  # these templates concatenate it with strings
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
         ids: list[list[int]] = self.tokenizer([self.render(row) for row in rows], add_special_tokens=False)["input_ids"]
@@ -75,22 +74,22 @@ class CausalLMBackbone(ChatBackbone):
 
 
 def architecture(settings: Settings) -> Architecture:
-    """The model of a folder's config.json, without numbers; it reads no pictures."""
+    """Return the model of a folder's config.json, without weights."""
     folder = Path(settings.path)
     config, model_class = read_class(AutoModelForCausalLM, folder, NO_SUCH_MODEL)
     model = open_model(model_class, folder, attention=settings.attention, config=config, weights=False)
     return Architecture(CausalLMBackbone.bare(model), settings.dtype)
 
 
-@told_in_a_sentence
+@wrap_library_errors
 def load(settings: Settings, weights: bool = True) -> CausalLMBackbone:
-    """Open a language model; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
-    return opened(CausalLMBackbone, settings, weights)
+    """Open a language model; ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``."""
+    return open_language_model(CausalLMBackbone, settings, weights)
 
 
-def opened(family: type[Family], settings: Settings, weights: bool) -> Family:
-    """A checkpoint's language model as a backbone of this class."""
-    folder, model = open_asked(AutoModelForCausalLM, "causal_lm", settings, weights, NO_SUCH_MODEL)
+def open_language_model(family: type[Family], settings: Settings, weights: bool) -> Family:
+    """Open a checkpoint's language model as a backbone of the class ``family``."""
+    folder, model = open_any_model(AutoModelForCausalLM, settings, weights, NO_SUCH_MODEL)
     backbone = family(model, open_tokenizer(folder))
     apply_settings(backbone, settings, settings.path)
     return backbone

@@ -1,8 +1,8 @@
-"""A folder of tensors that are kept because they take long to compute: bounded, and shared by processes and runs.
+"""A folder of tensors that take long to compute, with a limit of its size, shared by processes and runs.
 
-A file is written beside its place and renamed, so it is whole or not there; two processes that make the same one write
-the same bytes. It carries its name and a checksum, so a file that is damaged, or was put there under another's name, is
-like one that is missing. Files that were used longest ago go first.
+A file is written under another name and renamed, so it is either complete or absent. Two processes that make the same
+file write the same bytes. A file has its name and a checksum inside, so a damaged file, or a file under a wrong name,
+is treated as missing. The least recently used files are removed first.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from mathse.errors import DataError
 from mathse.models.user_cache import user_cache
 
 GIB = 2**30
-IN_USE = "in_use.lock"  # held in common by those who rely on files, and alone by who removes some
+IN_USE = "in_use.lock"  # shared lock: processes that rely on files; exclusive lock: a process that removes files
 UNFINISHED = ".partial"
-DAY = 24 * 3600  # seconds; an unfinished file as old as this was left by a kill
+MAX_UNFINISHED_SECONDS = 24 * 3600  # an unfinished file of this age was left by a killed process
 
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """At most ``max_bytes`` of files below ``folder``; ``default`` names a folder for all runs of a user."""
+    """At most ``max_bytes`` of files below ``folder``. The default folder is for all runs of a user."""
 
     folder: Path
     max_bytes: int
 
     @classmethod
     def of(cls, folder: str | None, gb: float) -> FeatureStore:
-        """The store of the settings ``trainer.tower_features_folder`` and ``trainer.tower_features_gb``."""
+        """Return the store of the settings ``trainer.tower_features_folder`` and ``trainer.tower_features_gb``."""
         return cls(Path(folder).expanduser() if folder else user_cache("tower_features"), int(gb * GIB))
 
     def read(self, file: Path) -> dict[str, Tensor] | None:
-        """The tensors of a file; None where it is missing, damaged or another's."""
+        """Return the tensors of a file; None if it is missing, damaged or has another file's name inside."""
         try:
             with safe_open(file, framework="pt") as stored:
-                about = stored.metadata() or {}
+                metadata = stored.metadata() or {}
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError):
             return None
-        return tensors if about == {"name": file.stem, "crc32": _crc32(tensors)} else None
+        return tensors if metadata == {"name": file.stem, "crc32": _crc32(tensors)} else None
 
     def has(self, file: Path) -> bool:
-        """Whether a file is there and of the right length, as far as its header says; it counts as used now."""
+        """Return whether a file exists and its header is complete. This counts as a use of the file."""
         try:
             with safe_open(file, framework="pt") as stored:
                 named = (stored.metadata() or {}).get("name") == file.stem
@@ -64,7 +64,7 @@ class FeatureStore:
         return named
 
     def write(self, file: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Raises DataError where the disk does not take it."""
+        """Write the tensors to ``file``. Raises DataError if the disk refuses them."""
         unfinished = file.with_name(f"{file.stem}.{os.getpid()}.{threading.get_ident()}{UNFINISHED}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,13 +78,16 @@ class FeatureStore:
             ) from e
 
     def free(self) -> int:
-        """Bytes that may still be written."""
+        """Return the number of bytes that may still be written."""
         return self.max_bytes - sum(size for _, _, size in self._files())
 
     def make_room(self, needed: int, keep: Set[Path]) -> int:
-        """Remove the files used longest ago, none of ``keep``, until ``needed`` bytes are free; how many are free then.
+        """Remove the least recently used files, except ``keep``, until ``needed`` bytes are free.
 
-        Nothing is removed where that would not be enough, nor while another process relies on the store's files.
+        Nothing is removed if that would not be enough, or while another process relies on the store's files.
+
+        Returns:
+            The number of free bytes afterwards.
         """
         files = sorted(self._files())
         free = self.max_bytes - sum(size for _, _, size in files)
@@ -104,21 +107,21 @@ class FeatureStore:
         return free
 
     @contextmanager
-    def relied_on(self) -> Iterator[None]:
-        """Within, no process removes a file."""
+    def protect_files(self) -> Iterator[None]:
+        """Within the context, no process removes a file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / IN_USE).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
             yield
 
     def _files(self) -> list[tuple[float, Path, int]]:
-        """(time of last use, file, bytes) of all that is finished; what kills left behind is removed."""
+        """Return (time of last use, file, bytes) of all complete files, and remove files that killed processes left."""
         files = []
         for file in self.folder.glob("*/*"):
             with suppress(FileNotFoundError):  # another process may have removed it
                 stat = file.stat()
                 if file.suffix == UNFINISHED:
-                    if time.time() - stat.st_mtime > DAY:
+                    if time.time() - stat.st_mtime > MAX_UNFINISHED_SECONDS:
                         file.unlink()
                 else:
                     files.append((stat.st_mtime, file, stat.st_size))

@@ -1,16 +1,15 @@
-"""Floating-point operations that rows ask of a model: what a run spends, and what model FLOPs utilisation (MFU) is a
-share of.
+"""Floating-point operations of a model, for the cost of a run and for model FLOPs utilisation (MFU).
 
-Counted as in PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B), and honestly where a part does not train:
+Counted as in PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B), with exact terms for frozen parts:
 
-matrices    a number of a matrix takes 2 operations a token forward, 2 more where the backward pass goes on to what lies
-            below, and 2 more for its own gradient: 6 where a part trains, 4 in a frozen decoder under adapters, 2 in a
-            frozen tower and in frozen layers below the lowest one that trains. The head works on response tokens alone;
-            an embedding looks up and multiplies nothing.
-attention   queries by keys and probabilities by values, 4 T^2 width a layer and row, half of that in the decoder, whose
-            tokens see no later ones; three times as much with the backward pass.
+matrices    for each weight and token 2 operations in the forward pass, 2 more if the backward pass continues to the
+            layers below, and 2 more for the weight's own gradient: 6 where a part is trained, 4 in a frozen decoder
+            under adapters, 2 in a frozen tower and in frozen layers below the lowest trained layer. The head is counted
+            for response tokens only. The embedding is a lookup without operations.
+attention   queries x keys and probabilities x values, 4 T^2 width for each layer and row; half of that in the decoder,
+            where tokens do not attend to later tokens; three times as much with the backward pass.
 
-Padding is no work of the model's, nor is what activation checkpointing does a second time: both lower MFU.
+Padding is not counted, and neither is the second forward pass of activation checkpointing: both lower the MFU.
 """
 
 from __future__ import annotations
@@ -28,22 +27,25 @@ from mathse.data.images import image_size
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.memory import has_graph, numel
 from mathse.models.needs import Stack
-from mathse.models.operations import Amounts, Operations, patches_of, picture_amounts
-from mathse.models.parts import PARTS, named_parts
+from mathse.models.operations import Amounts, Operations, count_patches, count_picture
+from mathse.models.parts import PARTS, iterate_parameters
 
-LAYER = re.compile(r".*\blayers\.(\d+)\.")  # of the decoder, in a parameter's name
+DECODER_LAYER = re.compile(r".*\blayers\.(\d+)\.")  # the name of a parameter in a layer of the decoder
 
 
-def amounts_of(batch: dict[str, Tensor], patch_size: int) -> Amounts:
-    """Of a padded micro-batch. A row ends with the last token of its response, behind which there is only padding.
+def count_amounts(batch: dict[str, Tensor], patch_size: int) -> Amounts:
+    """Count the tokens and patches of a padded micro-batch.
 
-    ``patch_size``: a patch's side in pixels.
+    A row ends with the last token of its response; only padding follows.
+
+    Args:
+        patch_size: side of a patch in pixels.
     """
     labels = batch["labels"]  # (B, T)
     answered = labels != IGNORED
     ends = torch.where(answered, torch.arange(1, labels.shape[1] + 1, device=labels.device), 0)
     lengths = ends.amax(dim=1)  # (B,)
-    patches = patches_of(batch, patch_size)
+    patches = count_patches(batch, patch_size)
     return Amounts(
         tokens=int(lengths.sum()),
         slots=labels.numel(),
@@ -55,16 +57,21 @@ def amounts_of(batch: dict[str, Tensor], patch_size: int) -> Amounts:
     )
 
 
-def forward_flops(backbone: Backbone) -> Operations:
-    """The operations of a backbone that reads and writes."""
-    return _operations(backbone, lambda part, layer, parameter: 2, lambda layer: 1, 1)
+def count_forward_flops(backbone: Backbone) -> Operations:
+    """Return the operations of a backbone in a forward pass."""
+    return _sum_operations(backbone, lambda part, layer, parameter: 2, lambda layer: 1, 1)
 
 
-def training_flops(backbone: Backbone, kept: bool = False) -> Operations:
-    """The operations of a backbone in training, forward and backward; computed when it is prepared, before it is
-    sharded. ``kept``: hidden states stand for all below the lowest layer that trains, which then does nothing."""
+def count_training_flops(backbone: Backbone, kept: bool = False) -> Operations:
+    """Return the operations of a backbone in training, forward and backward.
+
+    The backbone must be prepared for training and not yet sharded.
+
+    Args:
+        kept: stored hidden states replace everything below the lowest trained layer, which then costs nothing.
+    """
     passed = {part: has_graph(backbone, part) for part in PARTS}
-    lowest = lowest_trained_layer(backbone)
+    lowest = find_lowest_trained_layer(backbone)
 
     def operations(part: str, layer: int | None, parameter: Tensor) -> int:
         below = part == "language" and layer is not None and layer < lowest
@@ -72,51 +79,58 @@ def training_flops(backbone: Backbone, kept: bool = False) -> Operations:
             return 0
         return 2 + 2 * (passed[part] and not below) + 2 * parameter.requires_grad
 
-    of_lower = 0 if kept else 1
-    of_tower = of_lower if kept or not passed["tower"] else 3
-    return _operations(backbone, operations, lambda layer: 3 if layer >= lowest else of_lower, of_tower)
+    # Passes over attention: 3 with a backward pass, 1 without, 0 where stored states replace it.
+    lower_passes = 0 if kept else 1
+    tower_passes = 3 if passed["tower"] and not kept else lower_passes
+    return _sum_operations(backbone, operations, lambda layer: 3 if layer >= lowest else lower_passes, tower_passes)
 
 
-def kept_states_flops(backbone: Backbone) -> Operations:
-    """The operations of the hidden states that are kept: a forward pass over all below the lowest layer that trains."""
-    lowest = lowest_trained_layer(backbone)
+def count_kept_states_flops(backbone: Backbone) -> Operations:
+    """Return the operations of the stored hidden states: a forward pass below the lowest trained layer."""
+    lowest = find_lowest_trained_layer(backbone)
 
     def operations(part: str, layer: int | None, parameter: Tensor) -> int:
         return 2 * (part != "language" or (layer is not None and layer < lowest))
 
-    return _operations(backbone, operations, lambda layer: int(layer < lowest), 1)
+    return _sum_operations(backbone, operations, lambda layer: int(layer < lowest), 1)
 
 
-def lowest_trained_layer(backbone: Backbone) -> int:
-    """The decoder's layer at which a backward pass ends; 0 where something below the layers trains."""
-    layers: dict[int, bool] = {}  # number -> whether a parameter of it trains
+def find_lowest_trained_layer(backbone: Backbone) -> int:
+    """Return the decoder layer at which a backward pass ends; 0 if anything below the layers is trained."""
+    layers: dict[int, bool] = {}  # number -> whether any of its parameters is trained
     tables = {id(m.weight) for m in backbone.model.modules() if isinstance(m, nn.Embedding)}
-    for part, name, parameter in named_parts(backbone):
+    for part, name, parameter in iterate_parameters(backbone):
         if parameter.requires_grad and (part != "language" or id(parameter) in tables):
             return 0
-        if part == "language" and (match := LAYER.match(name)) is not None:
+        if part == "language" and (match := DECODER_LAYER.match(name)) is not None:
             layers[int(match[1])] = layers.get(int(match[1]), False) or parameter.requires_grad
     return next((layer for layer in sorted(layers) if layers[layer]), len(layers))
 
 
-def _operations(
+def _sum_operations(
     backbone: Backbone,
     operations: Callable[[str, int | None, Tensor], int],
     passes_of_layer: Callable[[int], int],
     tower_passes: int,
 ) -> Operations:
-    """``operations`` a number of a matrix and unit, by part, the decoder's layer, and the parameter; passes count a
-    forward pass over attention as 1, one with its backward pass as 3."""
+    """Sum the operations of all matrices and of attention.
+
+    Args:
+        operations: (part, decoder layer, parameter) -> operations for each weight and each of its units.
+        passes_of_layer: decoder layer -> passes over its attention: forward 1, forward and backward 3.
+        tower_passes: the same for all layers of the tower.
+    """
+    # The unit of a matrix: the part of the input that it multiplies.
     units = dict.fromkeys(("token", "image_token", "text_token", "target", "patch"), 0)
     model = backbone.model
     head = backbone.head.weight
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)} - {id(head)}
-    # CogVLM2 has two sets of decoder matrices: one for an image's tokens, one for the text's
+    # CogVLM2 has two sets of decoder matrices: for the tokens of images and for the tokens of text.
     experts = backbone.lora_scopes.get("vision_expert")
-    for part, name, parameter in named_parts(backbone):
+    for part, name, parameter in iterate_parameters(backbone):
         if id(parameter) in tables:
             continue
-        layer = LAYER.match(name)
+        layer = DECODER_LAYER.match(name)
         if parameter is head:
             unit = "target"
         elif part == "tower":
@@ -142,17 +156,19 @@ def _operations(
     return Operations(**units, square=square, patch_square=patch_square)
 
 
-def picture_work(backbone: Backbone, image: Any, trained: bool = False) -> tuple[str, Amounts]:
-    """The work of the tower for an image by itself, where its features are kept, and a name for that: equal
-    names are computed once."""
+def count_picture_work(backbone: Backbone, image: Any, trained: bool = False) -> tuple[str, Amounts]:
+    """Return the tower's work for a single image with a name for it. Work with equal names is done only once."""
     size = image.size if isinstance(image, Image) else image_size(str(image))
+    # Patches of a tile, for a family that cuts images into tiles of a fixed size.
     side = getattr(getattr(backbone.model.config, "vision_config", None), "image_size", None)
-    tile = None if side is None else (int(side if isinstance(side, int) else side[0]) // backbone.patch_size) ** 2
+    tile = None
+    if side is not None:
+        tile = (int(side if isinstance(side, int) else side[0]) // backbone.patch_size) ** 2
     tokens = backbone.image_tokens(*size, trained=trained)
     name = pixels_sha256(image) if isinstance(image, Image) else str(image)
-    return f"{tokens} tokens of {name} by {model_name(backbone)}", picture_amounts(tokens, tile)
+    return f"{tokens} tokens of {name} by {name_model(backbone)}", count_picture(tokens, tile)
 
 
-def model_name(backbone: Backbone) -> str:
-    """A key that tells an ORM's own backbone from the student's: features of one are not those of the other."""
+def name_model(backbone: Backbone) -> str:
+    """Return a key that distinguishes models: an ORM with its own backbone cannot use the student's features."""
     return f"{backbone.family} {Stack.of(backbone.model.config, 'language')}"

@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from mathse.config.backbones import InternVL3 as Settings
 from mathse.errors import CheckpointError
 from mathse.models.architecture import Architecture
-from mathse.models.checkpoint import BROKEN, reason_of, told_in_a_sentence
+from mathse.models.checkpoint import BROKEN, summarize_error, wrap_library_errors
 from mathse.models.internvl2_5 import InternVL25Backbone
-from mathse.models.internvl2_5.backbone import architecture_in, opened
-from mathse.models.internvl2_5.published import Language, decoder_sizes
-from mathse.models.internvl2_5.tiny import model_and_processor
+from mathse.models.internvl2_5.backbone import open_family, read_architecture
+from mathse.models.internvl2_5.published import Language, convert_sizes
+from mathse.models.internvl2_5.tiny import build_model
 from mathse.models.internvl2_5.tokenizer import IMAGE, IMAGE_END, IMAGE_START, NEEDED
 from mathse.models.trial import try_tokenizer
 from mathse.runs.store import read_json
@@ -30,7 +30,7 @@ VIDEO = "<|video_pad|>"
 
 def qwen2_config(published: dict[str, Any]) -> dict[str, Any]:
     """transformers' own Qwen2, whose weights have the same names in a published folder."""
-    return {"model_type": "qwen2", **decoder_sizes(published)}
+    return {"model_type": "qwen2", **convert_sizes(published)}
 
 
 def qwen2_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -44,7 +44,7 @@ def qwen2_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
         tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except BROKEN as e:
-        raise CheckpointError(f"{folder}: its tokenizer cannot be opened ({reason_of(e)})") from None
+        raise CheckpointError(f"{folder}: its tokenizer cannot be opened ({summarize_error(e)})") from None
     vocabulary = tokenizer.get_vocab()
     if missing := [token for token in (*NEEDED, VIDEO) if token not in vocabulary]:
         raise CheckpointError(
@@ -64,7 +64,9 @@ def expect_pieces(folder: Path) -> None:
         vocabulary = read_json(folder / "vocab.json")
         lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError, RecursionError) as e:
-        raise CheckpointError(f"{folder}: its tokenizer cannot be read ({reason_of(e)}); download it again") from None
+        raise CheckpointError(
+            f"{folder}: its tokenizer cannot be read ({summarize_error(e)}); download it again"
+        ) from None
     if not isinstance(vocabulary, dict) or not all(type(index) is int and index >= 0 for index in vocabulary.values()):
         raise CheckpointError(f"{folder / 'vocab.json'} is no object of tokens and their numbers; download it again")
     for number, line in enumerate(lines, start=1):
@@ -89,19 +91,19 @@ class InternVL3Backbone(InternVL25Backbone):
 
 
 def architecture(settings: Settings) -> Architecture:
-    """The model of a folder's config.json in either layout, without numbers."""
-    return architecture_in(InternVL3Backbone, settings)
+    """Return the model of a folder's config.json in either layout, without weights."""
+    return read_architecture(InternVL3Backbone, settings)
 
 
-@told_in_a_sentence
+@wrap_library_errors
 def load(settings: Settings, weights: bool = True) -> InternVL3Backbone:
     """Open an InternVL3 checkpoint, in the published layout or in transformers'.
 
-    ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``.
+    ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``.
     """
-    return opened(InternVL3Backbone, settings, weights)
+    return open_family(InternVL3Backbone, settings, weights)
 
 
 def make_tiny(seed: int, heads: int = 4) -> InternVL3Backbone:
     """What ``mathse tiny internvl3 DST`` saves: a few hundred thousand random parameters, in transformers' layout."""
-    return InternVL3Backbone(*model_and_processor(seed, heads, "qwen2"), Settings())
+    return InternVL3Backbone(*build_model(seed, heads, "qwen2"), Settings())

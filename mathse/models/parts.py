@@ -1,7 +1,7 @@
-"""Which part of a model a parameter belongs to, what a fit leaves frozen, and which modules get an adapter.
+"""The parts of a model, the parts that training freezes, and the modules that get an adapter.
 
-A family says it in two class attributes, ``parts`` and ``lora_scopes``: patterns over the names that a model has in
-memory (files on disk use others), anchored, because a suffix such as ``q_proj`` or ``dense`` also hits the tower.
+A family defines them in ``parts`` and ``lora_scopes``: patterns over the model's names in memory (files on disk have
+other names). The patterns are anchored, because a suffix such as ``q_proj`` or ``dense`` also occurs in the tower.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 PARTS = ("tower", "connector", "language")
 
 
-def part_of(backbone: Backbone, name: str) -> str:
-    """The part that a parameter or module belongs to; the language model, its head included, is what is left."""
+def find_part(backbone: Backbone, name: str) -> str:
+    """Return the part of a parameter or module. The language model, with its head, is everything without a pattern."""
     return next((part for part, pattern in backbone.parts.items() if re.match(pattern, name)), "language")
 
 
-def named_parts(backbone: Backbone) -> Iterator[tuple[str, str, Parameter]]:
-    """(part, name, parameter) of every parameter of the model, in the model's order."""
+def iterate_parameters(backbone: Backbone) -> Iterator[tuple[str, str, Parameter]]:
+    """Yield (part, name, parameter) for every parameter of the model, in the model's order."""
     for name, parameter in backbone.model.named_parameters():
-        yield part_of(backbone, name), name, parameter
+        yield find_part(backbone, name), name, parameter
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter is one of an adapter's (the names are peft's)."""
+    """Return whether a parameter belongs to an adapter. The names are peft's."""
     return ".lora_" in name
 
 
 def freeze(backbone: Backbone, frozen: Sequence[str]) -> None:
-    """Leave the parts ``frozen`` as they are: their parameters get no gradient, and a tower keeps no graph.
+    """Freeze the parts ``frozen``: their parameters get no gradient.
 
-    Raises ConfigError for a part that does not exist, and where nothing would be left to train.
+    Raises ConfigError for an unknown part, and if no part is left to train.
     """
     if unknown := [part for part in frozen if part not in PARTS]:
         raise ConfigError(f"freeze = {list(frozen)}: there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
-    # Where nothing below asks for a gradient, autograd keeps no activations either.
-    for part, _, parameter in named_parts(backbone):
+    # If no parameter below a part needs a gradient, autograd keeps no activations there either.
+    for part, _, parameter in iterate_parameters(backbone):
         if part in frozen:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in backbone.model.parameters()):
@@ -52,9 +52,9 @@ def freeze(backbone: Backbone, frozen: Sequence[str]) -> None:
 
 
 def lora_pattern(backbone: Backbone, scopes: Sequence[str]) -> str:
-    """What a module's whole name must match to get an adapter.
+    """Return the pattern of the full names of the modules that get an adapter.
 
-    Raises ConfigError for a scope that the family does not have, and where there is none.
+    Raises ConfigError for an empty list of scopes and for a scope that the family does not have.
     """
     known = backbone.lora_scopes
     if not scopes or any(scope not in known for scope in scopes):

@@ -1,8 +1,8 @@
-"""Where a model's numbers come to lie when it is opened: on the CPU, straight on a device, or nowhere yet.
+"""The device of a model's weights when it is opened: the CPU, another device, or none yet (meta).
 
-A model of 19 billion parameters is 39 GB. Eight ranks that each open one on the CPU, before it goes to their GPUs, take
-312 GB of a machine's memory. So whoever works on a GPU reads each weight straight onto it, and in a fit all ranks but
-the first open the model without numbers (torch's meta device) and are handed theirs by the first.
+A model of 19 billion parameters has 39 GB. Eight ranks that each open it on the CPU first would take 312 GB of host
+RAM. So a process with a GPU reads each weight straight onto it. In a training run, all ranks but rank 0 open the model
+on torch's meta device and receive the weights from rank 0.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-META = torch.device("meta")  # tensors there have a shape and a dtype, and no numbers
+META = torch.device("meta")  # its tensors have a shape and a dtype, and no values
 _device: ContextVar[torch.device | None] = ContextVar("device", default=None)
 
 
 @contextmanager
-def opening_on(device: torch.device | None) -> Iterator[None]:
-    """Within, ``checkpoint.open_model`` puts weights on ``device``; None: as it does by itself, on the CPU."""
+def open_weights_on(device: torch.device | None) -> Iterator[None]:
+    """Within the context, ``checkpoint.open_model`` puts weights on ``device``; None: on the CPU."""
     token = _device.set(device)
     try:
         yield
@@ -29,15 +29,20 @@ def opening_on(device: torch.device | None) -> Iterator[None]:
         _device.reset(token)
 
 
-def opening_device() -> torch.device | None:
+def find_opening_device() -> torch.device | None:
     return _device.get()
 
 
-def empty_out(model: nn.Module, device: torch.device, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """Put parameters and buffers without numbers on ``device``: on meta all, elsewhere those that lie on meta; of these
-    the ``wanted`` ones, by name. One that has two names (a tied head) stays one."""
-    replaced: dict[int, Any] = {}  # by id
-    originals: list[Tensor] = []  # alive until the end: no other tensor gets the id of one of them
+def replace_with_empty(
+    model: nn.Module, device: torch.device, wanted: Callable[[str], bool] = lambda name: True
+) -> None:
+    """Replace parameters and buffers by tensors without values on ``device``.
+
+    On the meta device all are replaced, elsewhere only tensors that are on the meta device. ``wanted`` selects them by
+    name. A tensor with two names (a tied head) stays a single tensor.
+    """
+    replaced: dict[int, Any] = {}  # id of the original -> its replacement
+    originals: list[Tensor] = []  # keeps the originals alive, so that no other tensor gets the id of any of them
     for prefix, module in model.named_modules():
         tensors: dict[str, Any]
         for tensors in (module._parameters, module._buffers):

@@ -1,4 +1,4 @@
-"""Which numbers a fit computes in, where ``trainer.precision`` leaves that to the machine."""
+"""The precision of a training run for ``trainer.precision=fastest``, which leaves the choice to the machine."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from mathse.config.schema import Trainer
 
-CLEARLY = 1.25  # times as fast, so that a machine on which both are alike chooses the same each time
+MIN_SPEEDUP = 1.25  # of bfloat16 over float32; a machine with equal speeds then makes the same choice each time
 
 
-def precision_of(trainer: Trainer) -> Literal["32-true", "bf16-mixed", "bf16-true"]:
-    """``trainer.precision``; for ``fastest`` bf16-mixed on a GPU and on a CPU that is faster with it, else 32-true."""
+def choose_precision(trainer: Trainer) -> Literal["32-true", "bf16-mixed", "bf16-true"]:
+    """Return ``trainer.precision``; "fastest" is bf16-mixed on a GPU or a CPU that is faster with it, else 32-true."""
     if trainer.precision != "fastest":
         return trainer.precision
     on_gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
@@ -24,26 +24,26 @@ def precision_of(trainer: Trainer) -> Literal["32-true", "bf16-mixed", "bf16-tru
 
 @cache
 def cpu_prefers_bfloat16() -> bool:
-    """Whether this CPU multiplies matrices clearly faster in bfloat16 than in float32, by a trial of about 50 ms.
+    """Return whether this CPU multiplies matrices clearly faster in bfloat16 than in float32. Measures for about 50 ms.
 
-    Its flags do not tell: of two CPUs with avx512_bf16, an AMD EPYC is faster with it, and an Intel Xeon without
-    tiles (AMX) slower. A CPU without such instructions is slower by far.
+    The CPU's flags do not decide it: of two CPUs with avx512_bf16, an AMD EPYC was faster with bfloat16, and an Intel
+    Xeon without tiles (AMX) slower. A CPU without such instructions is far slower.
     """
-    return CLEARLY * _seconds_of_a_product(torch.bfloat16) < _seconds_of_a_product(torch.float32)
+    return MIN_SPEEDUP * _time_product(torch.bfloat16) < _time_product(torch.float32)
 
 
-def _seconds_of_a_product(dtype: torch.dtype) -> float:
-    """The least of a few: what else runs on the machine only ever adds time."""
+def _time_product(dtype: torch.dtype) -> float:
+    """Return the seconds of a matrix product, as the minimum of 5: other load on the machine only adds time."""
     states, weight = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)  # SmolLM2's feed-forward
-    F.linear(states, weight)  # the first one prepares its kernel
+    F.linear(states, weight)  # the first call prepares the kernel
     tries = []
     for _ in range(5):
-        began = time.perf_counter()
+        start = time.perf_counter()
         F.linear(states, weight)
-        tries.append(time.perf_counter() - began)
+        tries.append(time.perf_counter() - start)
     return min(tries)
 
 
-def pixels_of(precision: str) -> torch.dtype:
-    """In which a fit of this precision reads pictures: what computes in bfloat16 rounds them first of all."""
+def choose_pixel_dtype(precision: str) -> torch.dtype:
+    """Return the dtype of pixels in a training run: a pass in bfloat16 would round them in its first step anyway."""
     return torch.float32 if precision == "32-true" else torch.bfloat16

@@ -25,9 +25,9 @@ from mathse.models import tiny_tokenizer
 from mathse.models.architecture import Architecture
 from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE
-from mathse.models.checkpoint import told_in_a_sentence
-from mathse.models.qwen2vl import Qwen2VLBackbone, architecture_in, opened
-from mathse.models.tiny import decoder_config, drawn, vision_ids
+from mathse.models.checkpoint import wrap_library_errors
+from mathse.models.qwen2vl import Qwen2VLBackbone, open_family, read_architecture
+from mathse.models.tiny import decoder_config, draw_weights, vision_ids
 
 
 class Qwen25VLBackbone(Qwen2VLBackbone):
@@ -55,14 +55,14 @@ class Qwen25VLBackbone(Qwen2VLBackbone):
 
 
 def architecture(settings: Settings) -> Architecture:
-    """The model of a folder's config.json, without numbers."""
-    return architecture_in(Qwen25VLBackbone, settings)
+    """Return the model of a folder's config.json, without weights."""
+    return read_architecture(Qwen25VLBackbone, settings)
 
 
-@told_in_a_sentence
+@wrap_library_errors
 def load(settings: Settings, weights: bool = True) -> Qwen25VLBackbone:
-    """Open a Qwen2.5-VL checkpoint; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
-    return opened(Qwen25VLBackbone, settings, weights)
+    """Open a Qwen2.5-VL checkpoint; ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``."""
+    return open_family(Qwen25VLBackbone, settings, weights)
 
 
 def make_tiny(seed: int, heads: int = 4) -> Qwen25VLBackbone:
@@ -93,7 +93,7 @@ def make_tiny(seed: int, heads: int = 4) -> Qwen25VLBackbone:
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=tiny_tokenizer.CHAT_TEMPLATE,
     )
-    model = drawn(seed, lambda: Qwen2_5_VLForConditionalGeneration(config))
+    model = draw_weights(seed, lambda: Qwen2_5_VLForConditionalGeneration(config))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return Qwen25VLBackbone(model.eval(), processor)

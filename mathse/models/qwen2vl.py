@@ -1,7 +1,7 @@
-"""Qwen2-VL through transformers' own classes; also what the tiny backbone is made of.
+"""Qwen2-VL through transformers' own classes. The tiny backbone is made of the same classes.
 
-A picture of any shape becomes a grid of patches, of which 2 x 2 make one token, so it takes as many tokens as its area
-asks for. Source of the facts: transformers' ``modeling_qwen2_vl`` (M-RoPE positions, merge of 2 x 2 patches).
+A picture of any shape becomes a grid of patches, and 2 x 2 patches become a token, so the number of tokens follows the
+picture's area. Source: transformers' ``modeling_qwen2_vl`` (M-RoPE positions, merging of 2 x 2 patches).
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from mathse.config.backbones import Qwen2VL as Settings
 from mathse.models.architecture import Architecture
 from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
-from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, told_in_a_sentence
+from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, wrap_library_errors
 
-MAX_ASPECT = 200  # of an image's sides; Qwen2-VL's image processor takes no thinner one
+MAX_ASPECT = 200  # largest ratio of an image's sides that Qwen2-VL's image processor accepts
 
 Family = TypeVar("Family", bound="Qwen2VLBackbone")
 
 
 class Qwen2VLBackbone(ChatBackbone):
-    """A ``Qwen2VLForConditionalGeneration`` with its ``Qwen2VLProcessor``. Qwen2.5-VL and Qwen3-VL, which have other
-    towers, are subclasses."""
+    """A ``Qwen2VLForConditionalGeneration`` with its ``Qwen2VLProcessor``.
+
+    Qwen2.5-VL and Qwen3-VL, which have other towers, are subclasses.
+    """
 
     family: ClassVar[str] = "qwen2vl"
     model_class: ClassVar[Any] = Qwen2VLForConditionalGeneration
-    max_pixels: ClassVar[int] = 12_845_056  # area of the largest picture that the published checkpoint takes
+    max_pixels: ClassVar[int] = 12_845_056  # area of the largest picture of the published checkpoint
     parts: Mapping[str, str] = {
         "connector": r"model\.visual\.merger(\.|$)",
         "tower": r"model\.visual\.(?!merger(\.|$))",
@@ -46,7 +48,7 @@ class Qwen2VLBackbone(ChatBackbone):
         super().__init__(model, processor)
         config = model.config
         self.image_id = config.image_token_id
-        # where an image's marks would stand in a path, an image would have to be
+        # A path with a mark of an image would need an image.
         marks = (config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id)
         self.never_sampled = [i for i in marks if i is not None]
 
@@ -54,13 +56,13 @@ class Qwen2VLBackbone(ChatBackbone):
         if max(width, height) <= MAX_ASPECT * min(width, height):
             return None
         size = f"{width} x {height} pixels"
-        return f"image {image}: {size}, one side may be {MAX_ASPECT} times the other; crop or pad it"
+        return f"image {image}: {size}; a side may be at most {MAX_ASPECT} times the other; crop or pad it"
 
     def prepare(self, pictures: Sequence[Image]) -> list[Features]:
-        """``pixel_values`` (patches, 1176) and ``image_grid_thw`` (1, 3) of each picture."""
-        done = self.processor.image_processor(list(pictures), return_tensors="pt")
-        grids = done["image_grid_thw"]
-        pixels = done["pixel_values"].split(grids.prod(-1).tolist())
+        """Return ``pixel_values`` (patches, 1176) and ``image_grid_thw`` (1, 3) of each picture."""
+        batch = self.processor.image_processor(list(pictures), return_tensors="pt")
+        grids = batch["image_grid_thw"]
+        pixels = batch["pixel_values"].split(grids.prod(-1).tolist())
         return [{"pixel_values": p, "image_grid_thw": g[None]} for p, g in zip(pixels, grids, strict=True)]
 
     def expand(self, features: Features) -> str:
@@ -68,33 +70,33 @@ class Qwen2VLBackbone(ChatBackbone):
         return self.processor.image_token * (int(features["image_grid_thw"].prod()) // merged)
 
     def extras(self, prompt: list[int], response: list[int], features: Features) -> dict[str, Tensor]:
-        """M-RoPE positions (3, T), worked out once a row and not in each step; which tokens are an image's (T,)."""
+        """Return M-RoPE positions (3, T), computed once for a row and not in each step, and the image tokens (T,)."""
         ids = prompt + response
         images = torch.tensor([i == self.image_id for i in ids]).int()
         return {"position_ids": self.positions(ids, features), "mm_token_type_ids": images}
 
     def positions(self, ids: list[int], features: Features) -> Tensor:
-        """M-RoPE positions (3, len(ids)): text counts up, an image's tokens carry (time, row, column)."""
-        # A Python loop over images, not over tokens: a row has a handful of images.
+        """Return M-RoPE positions (3, len(ids)): text counts up, image tokens have (time, row, column)."""
+        # A Python loop over images, not over tokens: a row has few images.
         grids = features["image_grid_thw"].tolist() if features else []  # (time, height, width) in patches
         merge = self.model.config.vision_config.spatial_merge_size
         parts, start, token = [], 0, 0
         for time, height, width in grids:
             rows, columns = height // merge, width // merge
             begin = ids.index(self.image_id, token)
-            # the text before the image: all three axes count up together
+            # The text before the image: all three axes count up together.
             parts.append(torch.arange(start, start + begin - token).expand(3, -1))
             start += begin - token
-            # the image: its tokens row by row, all counted from where the text stopped
+            # The image: its tokens row by row, counted from the end of the text.
             cells = torch.cartesian_prod(*(torch.arange(n) for n in (time, rows, columns))).view(-1, 3).T
             parts.append(cells + start)
-            # text goes on behind the image's longer side, however many tokens the image has
+            # The next text starts after the longer side of the image, independent of its number of tokens.
             start, token = start + max(height, width) // merge, begin + time * rows * columns
         parts.append(torch.arange(start, start + len(ids) - token).expand(3, -1))
         return torch.cat(parts, dim=1)
 
     def tower(self, image: Features) -> Tensor:
-        """(patches, C): 2 x 2 of them are neighbours, and become one token."""
+        """Return (patches, C). Each 2 x 2 patches that will become a token are neighbours."""
         visual = self.model.model.visual
         seen: Tensor = visual(
             image["pixel_values"].to(visual.dtype), grid_thw=image["image_grid_thw"]
@@ -102,13 +104,13 @@ class Qwen2VLBackbone(ChatBackbone):
         return seen
 
     def connector(self, seen: Tensor) -> Tensor:
-        """(patches, C) -> (tokens, H)."""
+        """Convert (patches, C) to (tokens, H)."""
         tokens: Tensor = self.model.model.visual.merger(seen)
         return tokens
 
     def pooled(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
         merged = self.processor.image_processor.merge_size**2
-        return tokens.split((batch["image_grid_thw"].prod(-1) // merged).tolist())  # an image each
+        return tokens.split((batch["image_grid_thw"].prod(-1) // merged).tolist())  # tokens of each image
 
     def image_tokens(self, width: int, height: int, trained: bool = False) -> int:
         return self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0]
@@ -120,24 +122,26 @@ class Qwen2VLBackbone(ChatBackbone):
 
 
 def architecture(settings: Settings) -> Architecture:
-    """The model of a folder's config.json, without numbers."""
-    return architecture_in(Qwen2VLBackbone, settings)
+    """Return the model of a folder's config.json, without weights."""
+    return read_architecture(Qwen2VLBackbone, settings)
 
 
-def architecture_in(family: type[Qwen2VLBackbone], settings: Settings) -> Architecture:
-    """``architecture`` of a family."""
+def read_architecture(family: type[Qwen2VLBackbone], settings: Settings) -> Architecture:
+    """Return the model of the family that a folder's config.json describes, without weights."""
     folder = Path(settings.path)
     expect_family(folder, family.family, (family.model_class.config_class.model_type,))
     model = open_model(family.model_class, folder, attention=settings.attention, weights=False)
-    return described(family, model, settings.dtype, settings.max_pixels)
+    return describe_architecture(family, model, settings.dtype, settings.max_pixels)
 
 
-def described(family: type[Qwen2VLBackbone], model: Any, dtype: str | None, max_pixels: int | None) -> Architecture:
-    """A model of the family with its largest picture. ``max_pixels``: area of that picture."""
+def describe_architecture(
+    family: type[Qwen2VLBackbone], model: Any, dtype: str | None, max_pixels: int | None
+) -> Architecture:
+    """Return a model of the family with the sizes of its largest picture, which has the area ``max_pixels``."""
     vision = model.config.vision_config
     most = max(1, (max_pixels or family.max_pixels) // vision.patch_size**2)  # patches
-    merged = vision.spatial_merge_size**2  # patches a token
-    tokens = most // merged + 2  # with the marks before and behind a picture
+    merged = vision.spatial_merge_size**2  # patches for each token
+    tokens = most // merged + 2  # with the marks before and after a picture
     return Architecture(
         family.bare(model),
         dtype,
@@ -147,14 +151,14 @@ def described(family: type[Qwen2VLBackbone], model: Any, dtype: str | None, max_
     )
 
 
-@told_in_a_sentence
+@wrap_library_errors
 def load(settings: Settings, weights: bool = True) -> Qwen2VLBackbone:
-    """Open a Qwen2-VL checkpoint; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
-    return opened(Qwen2VLBackbone, settings, weights)
+    """Open a Qwen2-VL checkpoint; ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``."""
+    return open_family(Qwen2VLBackbone, settings, weights)
 
 
-def opened(family: type[Family], settings: Settings, weights: bool) -> Family:
-    """A checkpoint of the family."""
+def open_family(family: type[Family], settings: Settings, weights: bool) -> Family:
+    """Open a checkpoint of the family."""
     folder = resolve(settings.path, settings.revision, weights)
     expect_family(folder, family.family, (family.model_class.config_class.model_type,))
     model = open_model(
@@ -165,7 +169,7 @@ def opened(family: type[Family], settings: Settings, weights: bool) -> Family:
         weights=weights,
     )
     processor = open_processor(folder)
-    saved = processor.image_processor.size  # areas too; the published ones let one picture take 16,384 tokens
+    saved = processor.image_processor.size  # areas; in the published checkpoint a picture has up to 16,384 tokens
     processor.image_processor.size = {
         "shortest_edge": saved["shortest_edge"] if settings.min_pixels is None else settings.min_pixels,
         "longest_edge": saved["longest_edge"] if settings.max_pixels is None else settings.max_pixels,

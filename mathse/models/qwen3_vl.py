@@ -26,9 +26,9 @@ from mathse.models import tiny_tokenizer
 from mathse.models.architecture import Architecture
 from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE
-from mathse.models.checkpoint import told_in_a_sentence
-from mathse.models.qwen2vl import Qwen2VLBackbone, architecture_in, opened
-from mathse.models.tiny import decoder_config, drawn, vision_ids
+from mathse.models.checkpoint import wrap_library_errors
+from mathse.models.qwen2vl import Qwen2VLBackbone, open_family, read_architecture
+from mathse.models.tiny import decoder_config, draw_weights, vision_ids
 
 
 class Qwen3VLBackbone(Qwen2VLBackbone):
@@ -87,14 +87,14 @@ class Qwen3VLBackbone(Qwen2VLBackbone):
 
 
 def architecture(settings: Settings) -> Architecture:
-    """The model of a folder's config.json, without numbers."""
-    return architecture_in(Qwen3VLBackbone, settings)
+    """Return the model of a folder's config.json, without weights."""
+    return read_architecture(Qwen3VLBackbone, settings)
 
 
-@told_in_a_sentence
+@wrap_library_errors
 def load(settings: Settings, weights: bool = True) -> Qwen3VLBackbone:
-    """Open a Qwen3-VL checkpoint; ``weights`` False: for prompts alone, see ``mathse.models.prompt_reader``."""
-    return opened(Qwen3VLBackbone, settings, weights)
+    """Open a Qwen3-VL checkpoint; ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``."""
+    return open_family(Qwen3VLBackbone, settings, weights)
 
 
 def make_tiny(seed: int, heads: int = 4) -> Qwen3VLBackbone:
@@ -132,7 +132,7 @@ def make_tiny(seed: int, heads: int = 4) -> Qwen3VLBackbone:
         video_processor=Qwen3VLVideoProcessor(),
         chat_template=tiny_tokenizer.CHAT_TEMPLATE,
     )
-    model = drawn(seed, lambda: Qwen3VLForConditionalGeneration(config))
+    model = draw_weights(seed, lambda: Qwen3VLForConditionalGeneration(config))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return Qwen3VLBackbone(model.eval(), processor)

@@ -1,13 +1,13 @@
-"""A checkpoint by reference: the weights that no fit has changed stay where they came from.
+"""Write a checkpoint by reference: weights that no training has changed stay in their original files.
 
-The first stage of a run holds the student before any training. Of a published model that is 15 to 39 GB that lie on the
-disk already; its checkpoint folder has links to them, beside a config and a processor of its own, so whatever opens a
-folder opens this one. The stage's manifest has size and SHA-256 of what the links lead to, as of any other file.
+The first stage of a run has the student before any training. A published model has 15 to 39 GB, which are already on
+the disk. Its checkpoint folder gets links to the weight files, beside a config and a processor of its own, so every
+program opens it like any other folder. The stage's manifest has size and SHA-256 of the files behind the links.
 
-The published InternVL2.5 has a layout of its own, which is converted whenever it is opened; queries, keys and values
-lie in one matrix there, so links to it cannot be a folder of the other layout. Its reference is a published folder
-itself: this package opens it, and plain transformers says that it does not know its model type. Where others than we
-have to open the checkpoint, an engine say, it is written.
+The published InternVL2.5 has a different layout, with queries, keys and values in a common matrix, and is converted
+whenever it is opened. Links to its weights cannot form a folder in transformers' layout, so its reference is a folder
+in the published layout. This package opens it; plain transformers reports an unknown model type. If other programs must
+open the checkpoint, such as an inference engine, the weights are written instead.
 """
 
 from __future__ import annotations
@@ -25,20 +25,26 @@ from mathse.models.checkpoint import (
     PUBLISHED_LAYOUTS,
     Stored,
     expect_weights,
-    headers,
+    find_stored_dtype,
     read_config,
-    stored_dtype,
+    read_headers,
 )
 
 
 def write(backbone: Backbone, folder: Path, plain: bool = False) -> bool:
-    """Write the checkpoint of an unchanged model into ``folder``; False, and nothing, where it came from no folder, or
-    from one of a layout that this package does not know, or, if ``plain``, that transformers alone does not."""
+    """Write the checkpoint of an unchanged model into ``folder`` by reference, if that is possible.
+
+    Args:
+        plain: transformers alone must be able to open the checkpoint.
+
+    Returns:
+        False, and writes nothing, if the model came from no folder or from a layout that cannot be referred to.
+    """
     model = backbone.model
     if not (name := getattr(model, "name_or_path", "")) or not Path(name).is_dir():
         return False
     source = Path(name).absolute()
-    stored = headers(source)
+    stored = read_headers(source)
     model_type = read_config(source).get("model_type")
     if model_type not in (None, model.config.model_type):
         if plain or model_type not in PUBLISHED_LAYOUTS:
@@ -51,10 +57,10 @@ def write(backbone: Backbone, folder: Path, plain: bool = False) -> bool:
     config = deepcopy(model.config)
     config.architectures = [type(model).__name__]
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
-        part.dtype = stored_dtype(stored)
+        part.dtype = find_stored_dtype(stored)
     try:
         expect_weights(type(model), config, stored, source)
-    except CheckpointError:  # it opens by way of a config of another form
+    except CheckpointError:  # the folder's weights need its own config to be opened
         return False
     config.save_pretrained(folder)
     if getattr(model, "generation_config", None) is not None:

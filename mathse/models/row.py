@@ -1,4 +1,4 @@
-"""What a model is shown in one exchange. It stands apart from the backbones so that rows can be made without torch."""
+"""A row: the prompt, the images and the response of one exchange with a model. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,23 @@ from mathse.data.picture_marks import MARK, without_marks
 
 
 class Row(TypedDict):
-    """One exchange: ``question`` is the prompt text, ``response`` what the model should say (training only).
+    """One exchange with a model.
 
-    ``history`` holds earlier turns, (question, answer) each; the images then belong to its first question. ``marked``:
-    they stand where that question has its marks ``<image>``, one each; else all of them stand before it. ``id`` names
-    the row where one is left out. Of a pair to prefer by, ``response`` is the accepted one, ``rejected`` the other, and
-    ``reference`` the log-probability of each before the fit. ``begun`` is how an answer to be sampled begins.
+    Keys:
+        id: name of the row in messages about rows that are left out.
+        question: text of the prompt.
+        images: files or pictures. If ``marked``, each is at a mark ``<image>`` of the first question of the exchange;
+            otherwise all are before that question.
+        response: the target text (training only); in a preference pair the accepted path.
+        rejected: the rejected path of a preference pair.
+        mismatched: a path of another problem, beside a judged path (update=kto); ``right``: its verdict.
+        advantage: of a path in the group of its problem's paths.
+        reference: log-probability of each path before the training run; of a path of a group, of each token.
+        history: earlier turns, (question, answer) each. The images then belong to its first question.
+        begun: the beginning of an answer that is to be sampled.
+        response_ids: in place of ``response``, the token ids that an online step has sampled, the end token included if
+            it was sampled; ``log_probs``: of each, as it was drawn.
+        teacher_log_probs: of each of these ids, by a reference or by the teacher of self-distillation.
     """
 
     id: NotRequired[str]
@@ -26,46 +37,52 @@ class Row(TypedDict):
     response: NotRequired[str]
     begun: NotRequired[str]
     rejected: NotRequired[str]
-    reference: NotRequired[tuple[float, float]]
+    mismatched: NotRequired[str]
+    right: NotRequired[bool]
+    advantage: NotRequired[float]
+    reference: NotRequired[tuple[Any, ...]]
     history: NotRequired[Sequence[tuple[str, str]]]
     marked: NotRequired[bool]
+    response_ids: NotRequired[Sequence[int]]
+    log_probs: NotRequired[Sequence[float]]
+    teacher_log_probs: NotRequired[Sequence[float]]
 
 
-def paths_of(pair: Row) -> list[Row]:
-    """The accepted and the rejected path of a pair, each as a row; a row that is no pair, alone."""
-    if "rejected" not in pair:
-        return [pair]
-    return [pair, Row(**{**pair, "response": pair["rejected"]})]
+def list_row_paths(row: Row) -> list[Row]:
+    """Return the paths of a row, each as a row: two of a preference pair and of a judged path with its mismatched path,
+    else one."""
+    other = row.get("rejected", row.get("mismatched"))
+    return [row] if other is None else [row, Row(**{**row, "response": other})]
 
 
-class Part(NamedTuple):
-    """Of what the user says in a turn: a picture, or where that is None a text."""
+class TurnPart(NamedTuple):
+    """A part of a user's turn: a picture, or a text if ``image`` is None."""
 
     image: Any = None
     text: str = ""
 
 
-def parts(text: str, images: Sequence[Any], marked: bool) -> list[Part]:
-    """A turn's text and pictures in order."""
+def split_turn(text: str, images: Sequence[Any], marked: bool) -> list[TurnPart]:
+    """Return a turn's texts and pictures in order."""
     if not marked:
-        return [*map(Part, images), Part(text=text)]
+        return [*map(TurnPart, images), TurnPart(text=text)]
     first, *others = text.split(MARK)
-    ordered = [Part(text=first)]
+    ordered = [TurnPart(text=first)]
     for image, following in zip(images, others, strict=True):
-        ordered += [Part(image), Part(text=following)]
+        ordered += [TurnPart(image), TurnPart(text=following)]
     return [part for part in ordered if part.image is not None or part.text]
 
 
-def turns(row: Row) -> Iterator[tuple[list[Part], str | None]]:
-    """What the user says in each turn, and the answer to it; None behind the last, which is to be answered."""
+def iterate_turns(row: Row) -> Iterator[tuple[list[TurnPart], str | None]]:
+    """Yield the user's parts of each turn with the answer to it. The answer to the last turn is None."""
     images, marked = row["images"], row.get("marked", False)
     for question, answer in (*row.get("history", ()), (row["question"], None)):
-        yield parts(question, images, marked), answer
-        images, marked = (), False  # they belong to the first turn
+        yield split_turn(question, images, marked), answer
+        images, marked = (), False  # all images belong to the first turn
 
 
 def with_pictures_first(row: Row) -> Row:
-    """A marked row without its marks, for models that read pictures before all text."""
+    """Return a marked row without its marks, for models that read all pictures before the text."""
     plain = row.copy()
     del plain["marked"]
     if history := row.get("history"):

@@ -1,7 +1,7 @@
-"""``backbone=tiny``: Qwen2-VL's own classes at about 0.8 million random parameters, with a compact tokenizer.
+"""``backbone=tiny``: Qwen2-VL's own classes with about 0.8 million random parameters and a compact tokenizer.
 
-Small enough to learn the synthetic task on a CPU in a minute, and the true architecture: pixels, grids, M-RoPE, KV
-cache, processor and chat template are the ones a 7B checkpoint goes through.
+It learns the synthetic task on a CPU in a minute, and it has the true architecture: pixels, grids, M-RoPE, KV cache,
+processor and chat template are those of a 7B checkpoint.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from mathse.models.architecture import Architecture
 from mathse.models.causal_lm import CausalLMBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, expect_files, open_model, open_processor, resolve
 from mathse.models.placement import META
-from mathse.models.qwen2vl import Qwen2VLBackbone, described
+from mathse.models.qwen2vl import Qwen2VLBackbone, describe_architecture
 from mathse.seeds import derive
 from mathse.types import PromptStyle
 
 Model = TypeVar("Model")
-PATCH, MERGE = 14, 2
+PATCH, MERGE = 14, 2  # pixels on a side of a patch; patches on a side of a token
 FILES = ("config.json", "processor_config.json", "chat_template.jinja", "tokenizer.json",
          "tokenizer_config.json")  # fmt: skip
 _REMEDY = "make one with `python -m mathse tiny DST`, or name a run's checkpoint folder"
 
 
 class TinyBackbone(Qwen2VLBackbone):
-    """With a ``path`` it opens a checkpoint folder (``weights`` False: for prompts alone); without, it draws the
-    weights from ``init_seed``."""
+    """A small Qwen2-VL: from a checkpoint folder (``path``), or with random weights from ``init_seed``.
+
+    ``weights`` False opens a folder only for prompts.
+    """
 
     family: ClassVar[str] = "tiny"
     prompt_style: PromptStyle = Settings.prompt_style
@@ -49,11 +51,12 @@ class TinyBackbone(Qwen2VLBackbone):
         if settings.path is None:
             processor = build_processor(settings.min_pixels, settings.max_pixels)
             tokenizer = processor.tokenizer
-            config = config_of(settings, tokenizer)
-            model = drawn(init_seed, lambda: Qwen2VLForConditionalGeneration(config))
+            config = build_config(settings, tokenizer)
+            model = draw_weights(init_seed, lambda: Qwen2VLForConditionalGeneration(config))
             model.generation_config.eos_token_id = tokenizer.eos_token_id
             model.generation_config.pad_token_id = tokenizer.pad_token_id
-            for weight in model.parameters():  # the rotary frequencies stay float32, as in a checkpoint that is opened
+            # Parameters only: the rotary frequencies are buffers and stay float32, as in a checkpoint.
+            for weight in model.parameters():
                 weight.data = weight.data.to(as_dtype(settings.dtype))
         else:
             folder = Path(settings.path)
@@ -63,14 +66,14 @@ class TinyBackbone(Qwen2VLBackbone):
             expect_family(folder, self.family, (Qwen2VLConfig.model_type,))
             model = open_model(Qwen2VLForConditionalGeneration, folder, dtype=as_dtype(settings.dtype), weights=weights)
             processor = open_processor(folder)
-        # attention over text alone: on the CPU eager beats SDPA at these lengths (0.18 s a step, 0.26 s)
+        # Attention over text only. On the CPU eager is faster than SDPA at these lengths (0.18 s a step, 0.26 s).
         model.set_attn_implementation({"text_config": settings.attention, "vision_config": "sdpa"})
         super().__init__(model, processor)
 
 
-def config_of(settings: Settings, tokenizer: Any) -> Qwen2VLConfig:
-    """The config of a model of random weights, of the sizes that the settings say."""
-    # M-RoPE gives time and row one frequency each and the column all others: columns tell the digits apart
+def build_config(settings: Settings, tokenizer: Any) -> Qwen2VLConfig:
+    """Return the config of a model with random weights, with the sizes of the settings."""
+    # M-RoPE: one frequency for time, one for the row, all others for the column, which distinguishes the digits.
     sections = [1, 1, settings.hidden_size // settings.heads // 2 - 2]
     decoder = decoder_config(
         tokenizer,
@@ -113,45 +116,47 @@ def vision_ids(tokenizer: Any) -> dict[str, int]:
 
 
 def architecture(settings: Settings) -> Architecture:
-    """The model of the settings or of a folder's config.json, without numbers."""
+    """Return the model of the settings or of a folder's config.json, without weights."""
     if settings.path is None:
         with META:
-            model = Qwen2VLForConditionalGeneration(config_of(settings, tiny_tokenizer.build_tokenizer()))
+            model = Qwen2VLForConditionalGeneration(build_config(settings, tiny_tokenizer.build_tokenizer()))
     else:
         expect_family(Path(settings.path), TinyBackbone.family, (Qwen2VLConfig.model_type,))
         model = open_model(Qwen2VLForConditionalGeneration, Path(settings.path), weights=False)
     model.set_attn_implementation({"text_config": settings.attention, "vision_config": "sdpa"})
-    return described(TinyBackbone, model, settings.dtype, settings.max_pixels)
+    return describe_architecture(TinyBackbone, model, settings.dtype, settings.max_pixels)
 
 
 def tiny(seed: int) -> TinyBackbone:
-    """What ``python -m mathse tiny DST`` saves."""
+    """Return the model that ``python -m mathse tiny DST`` saves."""
     return TinyBackbone(Settings(), init_seed=seed)
 
 
 def tiny_qwen2vl(seed: int, heads: int = 4) -> Qwen2VLBackbone:
-    """A Qwen2-VL small enough for tests of ``backbone=qwen2vl``: it writes full prompts, at bytes a token. With 2
-    ``heads`` vLLM takes it too, which has no heads of size 16."""
+    """Return a Qwen2-VL for tests of ``backbone=qwen2vl``: it writes full prompts, mostly with a token per byte.
+
+    vLLM supports it with 2 ``heads``; it has no heads of size 16.
+    """
     sizes = Settings(hidden_size=64, layers=2, heads=heads, mlp_size=128, vision_size=32)
     small = TinyBackbone(sizes, init_seed=seed)
     return Qwen2VLBackbone(small.model, small.processor)
 
 
 def tiny_causal_lm(seed: int) -> CausalLMBackbone:
-    """A language model small enough for tests of ``backbone=causal_lm``, at bytes a token."""
+    """Return a language model for tests of ``backbone=causal_lm``, mostly with a token per byte."""
     tokenizer = tiny_tokenizer.build_tokenizer()
     tokenizer.chat_template = tiny_tokenizer.CHAT_TEMPLATE
     config = LlamaConfig(**decoder_config(tokenizer, hidden_size=64, mlp_size=128, layers=2, heads=4, kv_heads=2))
-    model = drawn(seed, lambda: LlamaForCausalLM(config))
+    model = draw_weights(seed, lambda: LlamaForCausalLM(config))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return CausalLMBackbone(model, tokenizer)
 
 
 def build_processor(min_pixels: int, max_pixels: int) -> Qwen2VLProcessor:
-    """The Qwen2-VL processor with the compact tokenizer; pixel bounds are areas."""
+    """Return the Qwen2-VL processor with the compact tokenizer. Pixel bounds are areas."""
     return Qwen2VLProcessor(
-        # centred on bright strokes on black; with CLIP's mean and deviation the digits were not read after 250 steps
+        # Mean and deviation of bright strokes on black. With CLIP's the digits were not read after 250 steps.
         image_processor=Qwen2VLImageProcessor(
             size={"shortest_edge": min_pixels, "longest_edge": max_pixels}, image_mean=[0.3] * 3, image_std=[0.35] * 3
         ),
@@ -168,10 +173,10 @@ def decoder_config(
     layers: int,
     heads: int,
     kv_heads: int,
-    initializer_range: float = 0.05,  # measured: with 0.02 a model this small stays on a plateau
+    initializer_range: float = 0.05,  # measured: with 0.02 the loss of a model this small stays on a plateau
     **rope: Any,
 ) -> dict[str, Any]:
-    """A small decoder as transformers' ``text_config``; at 2,048 tokens a rotary base of 1,000 is enough."""
+    """Return a small decoder as transformers' ``text_config``. A rotary base of 1,000 suffices for 2,048 tokens."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": hidden_size,
@@ -188,8 +193,8 @@ def decoder_config(
     }
 
 
-def drawn(seed: int, make: Callable[[], Model]) -> Model:
-    """What ``make`` builds, its random weights from the seed alone; torch's own stream of numbers is left as it was."""
+def draw_weights(seed: int, make: Callable[[], Model]) -> Model:
+    """Return the result of ``make`` with random weights from the seed. torch's global generator is not changed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights") % 2**32)
         return make()

@@ -1,5 +1,6 @@
-"""Vision-language models of this year at a few hundred thousand random parameters, of their true classes, with their
-own processors: for tests and dry runs of ``backbone=hf``.
+"""Current vision-language models of their true classes and processors, with a few hundred thousand random parameters.
+
+For tests and dry runs of ``backbone=hf``.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from transformers import PreTrainedTokenizerFast
 
 from mathse.config.backbones import HF as Settings
 from mathse.config.backbones import InternVL3
-from mathse.models import beside_target, tiny_tokenizer
-from mathse.models.asked import apply_settings
+from mathse.models import import_beside_target, tiny_tokenizer
+from mathse.models.any_model import apply_settings
 from mathse.models.hf import HFBackbone
-from mathse.models.tiny import decoder_config, drawn
+from mathse.models.tiny import decoder_config, draw_weights
 
 TEXT: dict[str, Any] = {"hidden_size": 64, "mlp_size": 128, "layers": 2, "heads": 4, "kv_heads": 2}
 IMAGE = tiny_tokenizer.IMAGE
-AROUND = f"{tiny_tokenizer.VISION_START}{IMAGE}{tiny_tokenizer.VISION_END}"
+MARKED_IMAGE = f"{tiny_tokenizer.VISION_START}{IMAGE}{tiny_tokenizer.VISION_END}"
 SIGLIP = {
     "model_type": "siglip_vision_model",
     "hidden_size": 32,
@@ -36,13 +37,15 @@ PIXELS = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}  # areas
 
 
 def tiny(name: str, seed: int) -> HFBackbone:
-    """The model of a class by its ``model_type``, a key of ``CLASSES``, and its processor."""
+    """Return the model of a class with its processor. ``name`` is its ``model_type``, a key of ``CLASSES``."""
     processor, model_class, config = CLASSES[name]()
-    model = drawn(seed, lambda: model_class(config))
+    model = draw_weights(seed, lambda: model_class(config))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for weight in (p for n, p in model.named_parameters() if n.endswith(("_projection_weight", "image_newline"))):
-            weight.data.normal_(std=0.05)  # Gemma 3's connector starts at zero; pictures would then differ in nothing
+        # Gemma 3's connector and LLaVA's newline start at zero: without a draw, pictures would make no difference.
+        for parameter_name, weight in model.named_parameters():
+            if parameter_name.endswith(("_projection_weight", "image_newline")):
+                weight.data.normal_(std=0.05)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     backbone = HFBackbone(model.eval(), processor)
@@ -50,38 +53,38 @@ def tiny(name: str, seed: int) -> HFBackbone:
     return backbone
 
 
-Built = tuple[Any, Any, Any]  # processor, class, config
+Built = tuple[Any, Any, Any]  # processor, model class, config
 
 
-def _glm4v() -> Built:
-    tokenizer = _tokenizer({"image_token": IMAGE, "video_token": tiny_tokenizer.VIDEO})
+def _build_glm4v() -> Built:
+    tokenizer = _build_tokenizer({"image_token": IMAGE, "video_token": tiny_tokenizer.VIDEO})
     config = transformers.Glm4vConfig(
-        text_config=_text(tokenizer, mrope_section=[2, 3, 3]),
+        text_config=_build_text_config(tokenizer, mrope_section=[2, 3, 3]),
         vision_config={**BLOCKS, "image_size": 56, "patch_size": 14},
         tie_word_embeddings=False,
         image_start_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_START),
         image_end_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_END),
-        **_ids(tokenizer, "image", "video"),
+        **_find_ids(tokenizer, "image", "video"),
     )
     processor = transformers.Glm4vProcessor(
         image_processor=transformers.Glm4vImageProcessor(size=PIXELS),
         tokenizer=tokenizer,
         video_processor=transformers.Glm4vVideoProcessor(),
-        chat_template=_template(AROUND),
+        chat_template=_build_template(MARKED_IMAGE),
     )
     return processor, transformers.Glm4vForConditionalGeneration, config
 
 
-def _internvl() -> Built:
-    made = beside_target(InternVL3(), "make_tiny")(0)
-    return made.processor, type(made.model), made.model.config
+def _build_internvl() -> Built:
+    backbone = import_beside_target(InternVL3(), "make_tiny")(0)
+    return backbone.processor, type(backbone.model), backbone.model.config
 
 
-def _llava() -> Built:
-    """With DINOv2's tower, as ``backbone=smollm2_vision`` has it."""
-    tokenizer = _tokenizer({"image_token": IMAGE})
+def _build_llava() -> Built:
+    """LLaVA with DINOv2's tower, as in ``backbone=smollm2_vision``."""
+    tokenizer = _build_tokenizer({"image_token": IMAGE})
     config = transformers.LlavaConfig(
-        text_config={"model_type": "llama", **_text(tokenizer)},
+        text_config={"model_type": "llama", **_build_text_config(tokenizer)},
         vision_config={
             "model_type": "dinov2",
             "hidden_size": 32,
@@ -102,20 +105,20 @@ def _llava() -> Built:
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=_template(IMAGE),
+        chat_template=_build_template(IMAGE),
     )
     return processor, transformers.LlavaForConditionalGeneration, config
 
 
-def _llava_onevision() -> Built:
-    tokenizer = _tokenizer({"image_token": IMAGE, "video_token": tiny_tokenizer.VIDEO})
+def _build_llava_onevision() -> Built:
+    tokenizer = _build_tokenizer({"image_token": IMAGE, "video_token": tiny_tokenizer.VIDEO})
     pinpoints = [[28, 28], [28, 56], [56, 28], [56, 56]]
     config = transformers.LlavaOnevisionConfig(
-        text_config={"model_type": "qwen2", **_text(tokenizer)},
+        text_config={"model_type": "qwen2", **_build_text_config(tokenizer)},
         vision_config=SIGLIP,
         image_grid_pinpoints=pinpoints,
         tie_word_embeddings=False,
-        **_ids(tokenizer, "image", "video"),
+        **_find_ids(tokenizer, "image", "video"),
     )
     processor = transformers.LlavaOnevisionProcessor(
         image_processor=transformers.LlavaOnevisionImageProcessor(
@@ -125,26 +128,26 @@ def _llava_onevision() -> Built:
         video_processor=transformers.LlavaOnevisionVideoProcessor(),
         num_image_tokens=4,
         vision_feature_select_strategy="full",
-        chat_template=_template(IMAGE),
+        chat_template=_build_template(IMAGE),
     )
     return processor, transformers.LlavaOnevisionForConditionalGeneration, config
 
 
-def _idefics(classes: str) -> Built:
-    tokenizer = _tokenizer()
+def _build_idefics(classes: str) -> Built:
+    tokenizer = _build_tokenizer()
     marks = ["<fake_token_around_image>", "<image>", "<end_of_utterance>"]
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
     images = getattr(transformers, f"{classes}ImageProcessor")(
         size={"longest_edge": 56}, max_image_size={"longest_edge": 28}
     )
-    more = {"video_processor": transformers.SmolVLMVideoProcessor()} if classes == "SmolVLM" else {}
+    videos = {"video_processor": transformers.SmolVLMVideoProcessor()} if classes == "SmolVLM" else {}
     processor = getattr(transformers, f"{classes}Processor")(
-        image_processor=images, tokenizer=tokenizer, image_seq_len=4, **more
+        image_processor=images, tokenizer=tokenizer, image_seq_len=4, **videos
     )
-    processor.chat_template = _template(processor.image_token)
+    processor.chat_template = _build_template(processor.image_token)
     tokenizer = processor.tokenizer
     config = getattr(transformers, f"{classes}Config")(
-        text_config={"model_type": "llama", **_text(tokenizer)},
+        text_config={"model_type": "llama", **_build_text_config(tokenizer)},
         vision_config={
             **{k: v for k, v in SIGLIP.items() if k not in ("model_type", "vision_use_head")},
             "patch_size": 7,
@@ -157,11 +160,11 @@ def _idefics(classes: str) -> Built:
     return processor, getattr(transformers, f"{classes}ForConditionalGeneration"), config
 
 
-def _gemma3() -> Built:
+def _build_gemma3() -> Built:
     marks = {"boi_token": tiny_tokenizer.VISION_START, "eoi_token": tiny_tokenizer.VISION_END, "image_token": IMAGE}
-    tokenizer = _tokenizer(marks)
+    tokenizer = _build_tokenizer(marks)
     config = transformers.Gemma3Config(
-        text_config={**_text(tokenizer), "head_dim": 16, "sliding_window": 512},
+        text_config={**_build_text_config(tokenizer), "head_dim": 16, "sliding_window": 512},
         vision_config=SIGLIP,
         mm_tokens_per_image=4,
         tie_word_embeddings=False,
@@ -173,39 +176,40 @@ def _gemma3() -> Built:
         image_processor=transformers.Gemma3ImageProcessor(size={"height": 28, "width": 28}),
         tokenizer=tokenizer,
         image_seq_length=4,
-        chat_template=_template(tiny_tokenizer.VISION_START),
+        chat_template=_build_template(tiny_tokenizer.VISION_START),
     )
     return processor, transformers.Gemma3ForConditionalGeneration, config
 
 
 CLASSES: dict[str, Callable[[], Built]] = {
-    "internvl": _internvl,
-    "llava": _llava,
-    "llava_onevision": _llava_onevision,
-    "smolvlm": lambda: _idefics("SmolVLM"),
-    "gemma3": _gemma3,
-    "glm4v": _glm4v,
-    "idefics3": lambda: _idefics("Idefics3"),
+    "internvl": _build_internvl,
+    "llava": _build_llava,
+    "llava_onevision": _build_llava_onevision,
+    "smolvlm": lambda: _build_idefics("SmolVLM"),
+    "gemma3": _build_gemma3,
+    "glm4v": _build_glm4v,
+    "idefics3": lambda: _build_idefics("Idefics3"),
 }
 
 
-def _tokenizer(marks: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
-    """The compact tokenizer, with tokens by the names under which a processor asks for them."""
+def _build_tokenizer(marks: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
+    """Return the compact tokenizer, with ``marks``: name in the processor -> token."""
     tokenizer = tiny_tokenizer.build_tokenizer()
     for name, token in (marks or {}).items():
         tokenizer._set_model_specific_special_tokens({name: token})
     return tokenizer
 
 
-def _text(tokenizer: Any, **rope: Any) -> dict[str, Any]:
+def _build_text_config(tokenizer: Any, **rope: Any) -> dict[str, Any]:
     return {**decoder_config(tokenizer, **TEXT, **rope), "tie_word_embeddings": False}
 
 
-def _ids(tokenizer: Any, *names: str) -> dict[str, int]:
+def _find_ids(tokenizer: Any, *names: str) -> dict[str, int]:
+    """Return {NAME_token_id: id} for names of the compact tokenizer's special tokens."""
     tokens = {name: getattr(tiny_tokenizer, name.upper()) for name in names}
     return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
 
 
-def _template(mark: str) -> str:
-    """The compact chat template with an image's placeholder as the processor wants it."""
-    return tiny_tokenizer.CHAT_TEMPLATE.replace(AROUND, mark)
+def _build_template(mark: str) -> str:
+    """Return the compact chat template with the placeholder of an image that the processor needs."""
+    return tiny_tokenizer.CHAT_TEMPLATE.replace(MARKED_IMAGE, mark)

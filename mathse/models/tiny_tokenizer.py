@@ -1,7 +1,7 @@
-"""The tiny backbone's tokenizer: the synthetic task's words are single tokens, all other text falls back to bytes.
+"""The tiny backbone's tokenizer: words of the synthetic task are single tokens, all other text is bytes.
 
-A byte-level BPE without merges: a piece that is in the vocabulary is one token, any other piece its UTF-8 bytes. So
-LaTeX, Chinese and emoji round-trip, only at more tokens. Digits are always single tokens.
+A byte-level BPE without merges: a piece in the vocabulary is one token, any other piece is its UTF-8 bytes. So LaTeX,
+Chinese and emoji survive a round trip, with more tokens. Digits are always single tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PAD, END, USER, ASSISTANT = "<|endoftext|>", "<|im_end|>", "<|user|>", "<|assist
 VISION_START, VISION_END, IMAGE, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
 SPECIAL = (PAD, END, USER, ASSISTANT, VISION_START, VISION_END, IMAGE, VIDEO)
 
-# Phrases that are one token: the answer marker and the scaffolding of the ORM's JSON.
+# Phrases that are single tokens: the answer marker and the fixed parts of the ORM's JSON.
 PHRASES = (
     "The answer to this problem is ",
     "Check each step.",
@@ -36,9 +36,15 @@ PHRASES = (
     "WRONG",
     "\\n",
 )
-MARKS = tuple(f" {mark}{end}" for mark in ("ok", "no") for end in (" ", "")) + ("| ",)
-OPERATORS = tuple(f"{a}{op}{b}" for op in "*+=-/" for a in (" ", "") for b in (" ", ""))
-PUNCTUATION = tuple(f"{p}{end}" for p in ".,:;?!" for end in (" ", "\n"))
+MARKS = (" ok ", " ok", " no ", " no", "| ")
+# Each operator with and without a space before and after it, and each punctuation mark with a space or a line break.
+# The order of the vocabulary decides token ids.
+OPERATORS: list[str] = []
+for _operator in "*+=-/":
+    OPERATORS += [f" {_operator} ", f" {_operator}", f"{_operator} ", _operator]
+PUNCTUATION: list[str] = []
+for _sign in ".,:;?!":
+    PUNCTUATION += [f"{_sign} ", f"{_sign}\n"]
 WORDS = [
     "What",
     "is",
@@ -70,25 +76,21 @@ WORDS = [
     "correct",
     "wrong",
 ]
-VOCABULARY = (
-    *PHRASES,
-    *MARKS,
-    *OPERATORS,
-    *PUNCTUATION,
-    *(w + end for w in WORDS for end in ("", " ")),
-)
+VOCABULARY = [*PHRASES, *MARKS, *OPERATORS, *PUNCTUATION]
+for _word in WORDS:
+    VOCABULARY += [_word, f"{_word} "]
 
 
-def _literal(phrase: str) -> str:
-    """The phrase as a pattern of the tokenizers library, with newlines as they are."""
+def _escape(phrase: str) -> str:
+    """Return the phrase as a pattern of the tokenizers library. Newlines stay."""
     return "".join(c if c.isalnum() or c in " \n" else "\\" + c for c in phrase)
 
 
-# How a text is cut, the first alternative that fits: whole phrases, marks, operators, single digits, words with the
-# space behind them, punctuation, and whatever else there is.
+# A text is split at the first alternative that matches: whole phrases, marks, operators, single digits, words with the
+# space after them, punctuation, and everything else.
 _PIECE = "|".join(
     [
-        *map(_literal, sorted(PHRASES, key=len, reverse=True)),
+        *map(_escape, sorted(PHRASES, key=len, reverse=True)),
         r" (?:ok|no)(?![A-Za-z]) ?",
         r"\| ",
         r" ?[*+=\-/] ?",
@@ -111,8 +113,8 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, always the same: 8 special tokens, 256 bytes, then the vocabulary of the synthetic task."""
-    # ids: special tokens, then the 256 bytes, then the vocabulary, each in a fixed order
+    """Return the tokenizer. It is always the same."""
+    # Ids: 8 special tokens, then the 256 bytes, then the vocabulary of the synthetic task, each in a fixed order.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     pieces = dict.fromkeys([*SPECIAL, *alphabet])

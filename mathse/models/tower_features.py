@@ -1,18 +1,18 @@
-"""What a frozen tower makes of a picture, computed once instead of in every epoch, sampling and judging.
+"""Features of a frozen tower, computed once for a picture instead of in every epoch, sampling and judging.
 
-A tower that no fit changes makes the same of a picture each time; for CogVLM2 that is 42 to 49 % of a step. With
-``sft.tower_features`` its output (the connector's, where that is frozen too) is kept in bfloat16, 33 MB a picture of
-CogVLM2. bfloat16 rounds each number by up to 1/256 of it, so such a fit differs a little from one that does not keep
-them.
+A frozen tower has the same output for a picture each time, and for CogVLM2 it takes 42 to 49 % of a step. With
+``sft.tower_features`` its output (the connector's, if that is frozen too) is stored in bfloat16: 33 MB for a picture of
+CogVLM2. bfloat16 rounds each number by up to 1/256 of it, so such a training run differs slightly from a run without
+stored features.
 
-A file is named by what its numbers depend on: the picture's content, how pictures are prepared, the weights of the
-frozen parts, and the numbers that they are computed in. Students, ORMs and runs with the same tower share files, and a
-tower that was changed finds none. A picture goes through the tower by itself, so that its features do not depend on
-which others were asked for.
+The name of a file is a hash of everything that its numbers depend on: the picture's content, its preparation, the
+weights of the frozen parts, and the precision. Students, ORMs and runs with the same tower share files, and a changed
+tower has other names. A picture goes through the tower by itself, so its features do not depend on a batch.
 
-A fit is all or nothing. Before its first step, pictures that are missing go through the tower; in its steps no tower
-runs on any rank, which shards (FSDP2) have to agree on. Where the features of a fit are too many for the store, the
-tower runs in each step as it would without one. Sampling and judging have the whole model and fill up what is missing.
+A training run uses stored features for all pictures or for none. Before its first step, missing pictures go through the
+tower; during its steps no tower runs on any rank, which shards (FSDP2) have to agree on. If the features of a run are
+too many for the store, the tower runs in each step. Sampling and judging have the whole model and compute missing
+features.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from mathse.data.images import image_size, stored_sha256
 from mathse.errors import DataError
 from mathse.models.base import TOWER_FEATURES, Backbone, Features
 from mathse.models.feature_store import GIB, FeatureStore
-from mathse.models.parts import named_parts, part_of
+from mathse.models.parts import find_part, iterate_parameters
 from mathse.models.row import Row
 from mathse.runs.store import to_json
 
-FORMAT = 1  # of the files
-COUNTED_EVERY = 64  # files written
-Picture = tuple[str | Path | Image, bool]  # and whether its row is one to train on
+FORMAT = 1  # version of the files
+FREE_SPACE_INTERVAL = 64  # files written between two counts of the free space
+Picture = tuple[str | Path | Image, bool]  # an image, and whether its row is training data
 
 
 @dataclass
 class TowerFeatures:
-    """The features of one model's pictures in a store, which come from its frozen ``parts``.
+    """The stored features of the pictures of a model with the frozen ``parts``.
 
-    ``mode``: off, pictures are pixels; fill, what is missing is computed; read, what is missing is an error. It holds
-    no tensor, and so travels to a loader's workers.
+    It has no tensor, so it can be sent to the workers of a loader.
     """
 
     store: FeatureStore
     parts: tuple[str, ...]
+    # off: rows have pixels; fill: missing features are computed; read: missing features are an error.
     mode: Literal["off", "fill", "read"] = "off"
     autocast: bool = False  # float32 weights compute in bfloat16
-    _weights: tuple[str, str] | None = None  # sha256 and dtype of the parts
-    _contents: dict[str, str] = field(default_factory=dict)  # sha256 of the pictures behind references
-    _free: int = 0  # bytes of the store, counted now and then
+    _weights: tuple[str, str] | None = None  # SHA-256 and dtype of the parts' weights
+    _contents: dict[str, str] = field(default_factory=dict)  # reference of a picture -> SHA-256 of its content
+    _free: int = 0  # free bytes of the store at the last count, minus the files written since
     _written: int = 0  # files
     _full: bool = False
 
     @contextmanager
-    def used(self, mode: Literal["fill", "read"]) -> Iterator[None]:
-        """Within, rows are encoded with features instead of pixels."""
+    def use(self, mode: Literal["fill", "read"]) -> Iterator[None]:
+        """Within the context, rows are encoded with features instead of pixels."""
         before, self.mode = self.mode, mode
         try:
             yield
@@ -69,9 +69,9 @@ class TowerFeatures:
             self.mode = before
 
     def of(self, backbone: Backbone, images: Sequence[str | Path | Image]) -> list[Features] | None:
-        """The features of each picture; None where one is missing and the store has no room for it.
+        """Return the features of each picture; None if a picture is missing and the store has no room for it.
 
-        Raises DataError, in mode read, for a picture whose file is gone or damaged.
+        Raises DataError, in mode "read", if the file of a picture is missing or damaged.
         """
         done: list[Features] = []
         for image in images:
@@ -80,8 +80,8 @@ class TowerFeatures:
             if features is None:
                 if self.mode == "read":
                     raise DataError(
-                        f"{file}: was there when the fit began, and is gone or damaged; start the same command again: "
-                        "it is computed anew, and the fit goes on"
+                        f"{file}: is missing or damaged and was present when the training run began; start the same "
+                        "command again: it computes the file again and resumes the run"
                     )
                 if self._full:
                     return None
@@ -91,16 +91,16 @@ class TowerFeatures:
             done.append(features)
         return done
 
-    # --- before a fit ---
+    # --- before training ---
 
     def prepare(self, backbone: Backbone, rows: Iterable[Row], device: torch.device, precision: str) -> str | None:
-        """Make room for the features of these rows' pictures. Returns why that cannot be, None if it can.
+        """Make room for the features of these rows' pictures. Returns the reason if that is impossible, else None.
 
-        One picture that is missing is computed; the others' sizes follow from their tokens.
+        A single missing picture is computed. The sizes of the others follow from their numbers of tokens.
         """
         self._identify(backbone, precision)
         missing, present = [], set()
-        for picture in pictures_of(rows):
+        for picture in list_pictures(rows):
             file = self._file_of(backbone, picture)
             if self.store.has(file):
                 present.add(file)
@@ -108,13 +108,13 @@ class TowerFeatures:
                 missing.append(picture)
         if not missing:
             return None
-        counts = []  # tokens
+        counts = []  # tokens of each missing picture
         for image, trained in missing:
             size = image.size if isinstance(image, Image) else image_size(str(image))
             counts.append(backbone.image_tokens(*size, trained=trained))
-        with vision_on(backbone, device), backbone.preparing(missing[0][1]):
-            one = self._compute(backbone, missing[0][0])
-        needed = nbytes(one) * sum(counts) // counts[0]
+        with move_vision_to(backbone, device), backbone.preparing(missing[0][1]):
+            first = self._compute(backbone, missing[0][0])
+        needed = count_bytes(first) * sum(counts) // counts[0]
         self.store.folder.mkdir(parents=True, exist_ok=True)
         free = self.store.make_room(needed, present)
         self._written, self._full = 0, False
@@ -127,33 +127,33 @@ class TowerFeatures:
         )
 
     def fill(self, backbone: Backbone, rows: Iterable[Row], device: torch.device, precision: str, share: slice) -> None:
-        """Compute what is missing of these rows' pictures; of several ranks each takes its ``share``.
+        """Compute the missing features of these rows' pictures; each rank computes its ``share``.
 
-        Raises DataError where the store turns out to be full.
+        Raises DataError if the store becomes full.
         """
         self._identify(backbone, precision)
-        with vision_on(backbone, device):
-            for picture in pictures_of(rows)[share]:
+        with move_vision_to(backbone, device):
+            for picture in list_pictures(rows)[share]:
                 file = self._file_of(backbone, picture)
                 if self.store.read(file) is None:
                     with backbone.preparing(picture[1]):
                         features = self._compute(backbone, picture[0])
                     if not self._put(file, features):
                         raise DataError(
-                            f"{self.store.folder}: is full ({self.store.max_bytes / GIB:.1f} GiB), another process may "
-                            "fill it too; raise trainer.tower_features_gb, or pass sft.tower_features=false"
+                            f"{self.store.folder}: is full ({self.store.max_bytes / GIB:.1f} GiB); another process may "
+                            "write to it too; raise trainer.tower_features_gb, or pass sft.tower_features=false"
                         )
 
     # --- one picture ---
 
     def _identify(self, backbone: Backbone, precision: str) -> None:
-        """Read the frozen weights; CogVLM2's take some seconds. In a fit they are whole only before it shards them."""
+        """Hash the frozen weights, which takes some seconds for CogVLM2. Must run before training shards them."""
         digest = hashlib.sha256(to_json([backbone.family, *self.parts]).encode())
         dtype = torch.float32
-        for part, name, parameter in named_parts(backbone):
+        for part, name, parameter in iterate_parameters(backbone):
             if part in self.parts:
                 dtype = parameter.dtype
-                # as float32, exactly: a weight that came in bfloat16 is the same one in either
+                # Hashed as float32, which is exact: a weight that was read in bfloat16 has the same hash in both.
                 values = parameter.detach().to("cpu", torch.float32).contiguous()
                 digest.update(f"{name} {tuple(values.shape)}".encode())
                 digest.update(values.numpy().data)
@@ -178,8 +178,8 @@ class TowerFeatures:
         return self.store.folder / self._weights[0][:16] / f"{name}.safetensors"
 
     def _compute(self, backbone: Backbone, image: str | Path | Image) -> Features:
-        (prepared,) = backbone.prepare([backbone.opened(image)])
-        device = vision_device(backbone)
+        (prepared,) = backbone.prepare([backbone.open_picture(image)])
+        device = find_vision_device(backbone)
         was_training = backbone.model.training
         backbone.model.eval()
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
@@ -187,15 +187,15 @@ class TowerFeatures:
             if "connector" in self.parts:
                 seen = backbone.connector(seen)
         backbone.model.train(was_training)
-        around = {name: tensor for name, tensor in prepared.items() if name != "pixel_values"}  # a grid, say
-        return {TOWER_FEATURES: seen.to("cpu", torch.bfloat16).contiguous(), **around}
+        others = {name: tensor for name, tensor in prepared.items() if name != "pixel_values"}  # a grid, for example
+        return {TOWER_FEATURES: seen.to("cpu", torch.bfloat16).contiguous(), **others}
 
     def _put(self, file: Path, features: Features) -> bool:
-        """Write features, if there is room for them."""
-        if self._written % COUNTED_EVERY == 0:  # other processes write too
+        """Write features if the store has room for them. Returns whether it had."""
+        if self._written % FREE_SPACE_INTERVAL == 0:  # counted again, because other processes write too
             self._free = self.store.free()
         self._written += 1
-        self._free -= nbytes(features)
+        self._free -= count_bytes(features)
         if self._free < 0:
             self._full = True
             return False
@@ -203,37 +203,42 @@ class TowerFeatures:
         return True
 
 
-def nbytes(features: Features) -> int:
+def count_bytes(features: Features) -> int:
     return sum(tensor.nbytes for tensor in features.values())
 
 
-def pictures_of(rows: Iterable[Row]) -> list[Picture]:
-    """The pictures of these rows, each once."""
-    pictures = ((image, "response" in row) for row in rows for image in row["images"])
-    # a picture in memory has no hash of its own that could be told from another's
-    return list({(id(p[0]) if isinstance(p[0], Image) else str(p[0]), p[1]): p for p in pictures}.values())
+def list_pictures(rows: Iterable[Row]) -> list[Picture]:
+    """Return the pictures of these rows, each once."""
+    pictures: dict[tuple[int | str, bool], Picture] = {}
+    for row in rows:
+        trained = "response" in row
+        for image in row["images"]:
+            # A picture in memory is identified by its object, not by its content.
+            key = id(image) if isinstance(image, Image) else str(image)
+            pictures[key, trained] = (image, trained)
+    return list(pictures.values())
 
 
-def vision_tensors(backbone: Backbone) -> Iterator[Any]:
-    """The parameters and buffers of tower and connector."""
+def iterate_vision_tensors(backbone: Backbone) -> Iterator[Any]:
+    """Yield the parameters and buffers of tower and connector."""
     model = backbone.model
     for tensors in (model.named_parameters(), model.named_buffers()):
-        yield from (tensor for name, tensor in tensors if part_of(backbone, name) != "language")
+        yield from (tensor for name, tensor in tensors if find_part(backbone, name) != "language")
 
 
-def vision_device(backbone: Backbone) -> torch.device:
-    device: torch.device = next(vision_tensors(backbone)).device
+def find_vision_device(backbone: Backbone) -> torch.device:
+    device: torch.device = next(iterate_vision_tensors(backbone)).device
     return device
 
 
 @contextmanager
-def vision_on(backbone: Backbone, device: torch.device) -> Iterator[None]:
-    """Within, tower and connector lie on ``device``: a fit's model lies on the CPU before it is sharded."""
-    before = vision_device(backbone)
-    for tensor in vision_tensors(backbone):
+def move_vision_to(backbone: Backbone, device: torch.device) -> Iterator[None]:
+    """Within the context, tower and connector are on ``device``: before it is sharded, a model is on the CPU."""
+    before = find_vision_device(backbone)
+    for tensor in iterate_vision_tensors(backbone):
         tensor.data = tensor.data.to(device)
     try:
         yield
     finally:
-        for tensor in vision_tensors(backbone):
+        for tensor in iterate_vision_tensors(backbone):
             tensor.data = tensor.data.to(before)

@@ -1,7 +1,7 @@
-"""The other process of ``mathse.models.trial``: it uses a tokenizer and a chat template, and ends within its limits.
+"""The process that ``mathse.models.trial`` starts: it uses a tokenizer or a chat template within limits, and ends.
 
-Started as a file of its own, so that it imports two small packages and neither torch nor transformers. What it makes is
-thrown away. Standard input is JSON: ``tokenizer`` (a path) or ``template`` (its text), ``seconds``, ``bytes``.
+It runs as a file, so that it imports two small packages and neither torch nor transformers. Its output is not used.
+Standard input is JSON: ``tokenizer`` (a path) or ``template`` (its text), ``seconds``, ``bytes``.
 """
 
 import json
@@ -22,9 +22,10 @@ CONVERSATIONS = [
 ]
 TEXTS = [
     "How many sides has the polygon of 12.5 cm? \\frac{1}{2} 面积是多少？\n\n  Step 1: 3 + 4 = 7.",
-    *(2 * sign + 200 * sign + end for sign in string.printable for end in ("", "!", "\n")),
     500 * "a1 ",
 ]
+for sign in string.printable:
+    TEXTS += [2 * sign + 200 * sign + end for end in ("", "!", "\n")]
 
 
 def use_tokenizer(path: str) -> None:
@@ -47,13 +48,13 @@ def render(template: str) -> None:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    environment = ImmutableSandboxedEnvironment(  # as transformers has it
+    environment = ImmutableSandboxedEnvironment(  # transformers' own options
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     environment.globals |= {"raise_exception": str, "strftime_now": str}
     wrong = (jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
     for conversation in CONVERSATIONS:
-        try:  # a mistake is found again where the template is used, and said there
+        try:  # an error in the template occurs again where it is used, and is reported there
             environment.from_string(template).render(
                 messages=conversation, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
             )

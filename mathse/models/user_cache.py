@@ -1,4 +1,4 @@
-"""Where files lie that all runs of a user share, because they take long to make: below ``~/.cache/mathse``."""
+"""The folder ``~/.cache/mathse`` for files that take long to make and that all runs of a user share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def user_cache(kind: str) -> Path:
-    """The folder of a kind of such files, in ``$XDG_CACHE_HOME`` where that is set."""
+    """Return the folder for one kind of files, below ``$XDG_CACHE_HOME`` if that is set."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "mathse" / kind

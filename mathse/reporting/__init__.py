@@ -1,1 +1,1 @@
-"""What people see of a run: pages, study tables, loggers, progress, dashboards."""
+"""The view of a run for people: pages, study tables, loggers, progress, dashboards."""

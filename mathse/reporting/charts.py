@@ -1,7 +1,7 @@
-"""All pictures: bars, curves with intervals, a staircase, a flow, each one function that returns an SVG element.
+"""All pictures: bars, curves with intervals, a staircase, a flow. Each is a function that returns an SVG element.
 
-Colours are classes of ``templates/chart.css``, so one chart serves a light page, a dark page and print. The charts are
-written without a plotting library. Measured on a staircase with intervals, ours takes 1 ms and 3.4 kB. matplotlib takes
+Colours are classes of ``templates/chart.css``, so the same chart serves a light page, a dark page and print. The charts
+need no plotting library. Measured on a staircase with intervals, this module takes 1 ms and 3.4 kB. matplotlib takes
 110 ms and 12 kB after an import of 2 s; pygal 13 ms and 17 kB, without the intervals; Vega 240 ms, 11 kB and a package
 of 84 MB, or a script of 0.9 MB on every page. No library among them has the flow.
 """
@@ -22,13 +22,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mathse.reporting.progress.wording import gain, percent, scaled, span
+from mathse.reporting.progress.wording import gain, percent, shorten_number, span
 from mathse.runs.layout import stage_order, title
 from mathse.scoring.metrics import mean_share
 
 WIDE, NARROW = 960, 358  # px of a chart on a desktop screen and on a telephone
 STUDY = 760  # px of a study's picture
-HEIGHT = 380  # px of a chart with one frame
+HEIGHT = 380  # px of a chart with a single frame
 NAME_LINE = 17  # px from the baseline of a name to the next
 LETTER_WIDTH = 9  # px of a letter of a name at most
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
@@ -43,7 +43,7 @@ TRANSITIONS = ("correct_correct", "correct_wrong", "wrong_correct", "wrong_wrong
 # XML allows no control character but tab and newline, and a lone surrogate has no UTF-8 form.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _COLOUR = re.compile(r"(--[\w-]+): (#\w+)")  # a name and its colour
-_BY_NAME = re.compile(r"([\w-]+): var\((--[\w-]+)\)")  # a property with a colour by name
+_COLOUR_BY_NAME = re.compile(r"([\w-]+): var\((--[\w-]+)\)")  # a property with the name of a colour
 
 Interval = Sequence[float] | None
 Entries = Sequence[Mapping[str, Any]]  # rows of summary.json["stages"]
@@ -53,7 +53,7 @@ Entries = Sequence[Mapping[str, Any]]  # rows of summary.json["stages"]
 
 
 def printable(text: str) -> str:
-    """Replace the characters that a page cannot hold."""
+    """Replace the characters that a page cannot contain."""
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -65,12 +65,12 @@ def safe(value: object) -> str:
 def chart_style() -> str:
     """Return chart.css with each colour written twice: plain, then by its name.
 
-    A dark page and print change the names. A viewer that knows no names (librsvg, Inkscape) keeps the plain colour; it
-    would otherwise paint everything black.
+    A dark page and print redefine the names. A viewer without support for names (librsvg, Inkscape) uses the plain
+    colour; without it, everything would be black.
     """
     style = files("mathse.reporting").joinpath("templates/chart.css").read_text(encoding="utf-8")
     light = dict(_COLOUR.findall(style.partition("@media")[0]))
-    return _BY_NAME.sub(lambda m: f"{m[1]}: {light[m[2]]}; {m[0]}", style)
+    return _COLOUR_BY_NAME.sub(lambda m: f"{m[1]}: {light[m[2]]}; {m[0]}", style)
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -83,7 +83,13 @@ class Drawing:
         self.shapes: list[str] = []
 
     def tag(self, name: str, content: str = "", **attributes: object) -> None:
-        """``content`` is markup; attribute values are escaped. ``class_`` is class, ``_`` in a name is ``-``."""
+        """Add an element.
+
+        Args:
+            name: the element's name.
+            content: markup inside it.
+            attributes: values, which are escaped. ``class_`` stands for class, ``_`` in a name for ``-``.
+        """
         pairs = "".join(
             f' {key.rstrip("_").replace("_", "-")}="{safe(_short(value))}"'
             for key, value in attributes.items()
@@ -92,7 +98,7 @@ class Drawing:
         self.shapes.append(f"<{name}{pairs}>{content}</{name}>")
 
     def text(self, x: float, y: float, content: object, look: str = "", anchor: str = "start") -> None:
-        """One line of text with its baseline at ``y``; ``anchor``: start, middle or end."""
+        """Add a line of text with its baseline at ``y``. ``anchor``: start, middle or end."""
         placed = None if anchor == "start" else anchor
         self.tag("text", safe(content), x=x, y=y, class_=look or None, text_anchor=placed)
 
@@ -109,12 +115,16 @@ class Drawing:
         self.paths([points], look)
 
     def paths(self, lines: Iterable[Iterable[tuple[float, float]]], look: str) -> None:
-        """Open lines that do not meet, as one shape."""
-        self.tag("path", d="".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) for line in lines), class_=look)
+        """Add open lines as a single shape."""
+        strokes = ["M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) for line in lines]
+        self.tag("path", d="".join(strokes), class_=look)
 
     @contextmanager
     def link(self, target: str, label: str) -> Iterator[None]:
-        """Make what is drawn inside lead to ``target``, unless it is empty. ``label``: the link for a screen reader."""
+        """Link the shapes of the block to ``target``; an empty target makes no link.
+
+        ``label``: the link's text for a screen reader.
+        """
         start = len(self.shapes)
         yield
         if target:
@@ -123,7 +133,7 @@ class Drawing:
             self.tag("a", inside, href=target, aria_label=label)
 
     def svg(self, width: float, height: float, label: str) -> Markup:
-        """The whole chart. ``label``: its text for a screen reader, with the numbers."""
+        """Return the chart. ``label``: its text for a screen reader, with the numbers."""
         body = "".join(self.shapes)
         role = "group" if "<a " in body else "img"  # a screen reader skips links inside an image
         return Markup(
@@ -133,7 +143,7 @@ class Drawing:
 
 
 def standalone(svg: str) -> str:
-    """Make a chart a file of its own, with its style and its background inside."""
+    """Turn a chart into a file with its style and its background."""
     head, _, body = svg.partition(">")
     return f'{head}><style>{chart_style()}</style><rect class="ground" width="100%" height="100%"/>{body}\n'
 
@@ -150,7 +160,7 @@ def _short(value: object) -> object:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Return about so many round values that cover [low, high]."""
+    """Return about ``about`` round values that cover [low, high]."""
     if high <= low:
         return [low]
     raw = (high - low) / about
@@ -162,12 +172,12 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def ticks_from_zero(highest: float) -> list[float]:
-    """The ticks of an axis of shares. It begins at 0, so heights compare within a picture and between pictures."""
+    """Return the ticks of an axis of shares. It begins at 0, so that heights compare within and between pictures."""
     return ticks(0, min(max(highest, 0.05), 1.0))
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:
-    """Return positions near the wanted ones with ``gap`` between neighbours, so that labels do not overlap."""
+    """Move positions apart to at least ``gap`` between neighbours, so that labels do not overlap."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     placed = list(wanted)
     for before, i in zip(order, order[1:], strict=False):
@@ -199,7 +209,7 @@ class Frame:
         return self.left + share * self.width
 
     def y(self, value: float) -> float:
-        # An interval over few seeds may reach beyond 0 and 100 %: it ends at the edge.
+        # An interval over few seeds may exceed 0 and 100 %; it is drawn to the edge.
         inside = min(max(value, self.low), self.high)
         return self.top + self.height * (self.high - inside) / (self.high - self.low)
 
@@ -221,7 +231,7 @@ class Frame:
                 d.text(self.left - 8, y + 4, number, "tick", "end")
 
     def quarters(self, d: Drawing, name: str) -> None:
-        """Draw the grid of shares against shares; ``name`` is that of the x axis."""
+        """Draw the grid of shares against shares. ``name``: name of the x axis."""
         self.grid(d, QUARTERS)
         for tick in QUARTERS:
             d.text(self.x(tick), self.bottom + 18, f"{tick:g}", "tick", "middle")
@@ -233,7 +243,7 @@ class Frame:
 
 
 def _look(k: int) -> str:
-    """The class of a chart's k-th line."""
+    """Return the class of a chart's k-th line."""
     return f"flight-{min(k, 5)}"
 
 
@@ -241,8 +251,16 @@ def _look(k: int) -> str:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a bar: its name, amount, label, look (a class of chart.css), and a link to a list of what it counts."""
+class BarPart:
+    """A part of a bar.
+
+    Attributes:
+        name: its name in the legend.
+        amount: its length.
+        label: the text inside it.
+        look: a class of chart.css.
+        target: a link to the list of the counted items.
+    """
 
     name: str
     amount: float
@@ -253,24 +271,32 @@ class Part:
 
 @dataclass(frozen=True)
 class Bar:
-    """One row: its name, its parts from left to right, and a remark at its right end."""
+    """A row with its name, its parts from left to right, and a remark at its right end."""
 
     name: str
-    parts: Sequence[Part]
+    parts: Sequence[BarPart]
     remark: str = ""
 
 
 def bars(rows: Sequence[Bar], label: str, remarks: str = "", width: int = WIDE) -> Markup:
-    """Draw all rows on one scale, with one legend. ``remarks`` heads the column of remarks."""
+    """Draw all rows on the same scale, with a legend.
+
+    Args:
+        rows: the bars.
+        label: the chart's text for a screen reader; the numbers follow it.
+        remarks: head of the column of remarks.
+        width: px.
+    """
     most = max((sum(p.amount for p in row.parts) for row in rows), default=0)
     if not most:
         return Markup()
     is_narrow = width < WIDE
-    # On a narrow screen the name and the remark have a line of their own above the bar.
+    # On a narrow screen the name and the remark are in a line above the bar.
     left, right, step, thickness = (0, 0, 56, 24) if is_narrow else (168, 150, 42, 24)
     scale = (width - left - right) / most  # px of 1
     d = Drawing()
 
+    # 1. The legend, in as many lines as its names need.
     x, baseline = float(left), 16
     every_part = list(chain.from_iterable(row.parts for row in rows))
     present = {part.name for part in every_part if part.amount}
@@ -286,6 +312,7 @@ def bars(rows: Sequence[Bar], label: str, remarks: str = "", width: int = WIDE) 
         baseline += 20 if is_narrow else 0
         d.text(width, baseline, remarks, "small", "end")
 
+    # 2. The bars.
     top = legend = baseline + 14
     for row in rows:
         upper = top + 24 if is_narrow else top + (step - thickness) / 2  # the bar's upper edge
@@ -301,10 +328,11 @@ def bars(rows: Sequence[Bar], label: str, remarks: str = "", width: int = WIDE) 
             x += length
         d.text(width, line, row.remark, "remark", "end")
         top += step
-    numbers = "; ".join(
-        f"{r.name}: " + ", ".join(f"{p.label} {p.name}" for p in r.parts if p.amount) + f" {r.remark}" for r in rows
-    )
-    return d.svg(width, legend + step * len(rows), f"{label}. {numbers}.")
+    numbers = []
+    for row in rows:
+        shown = ", ".join(f"{part.label} {part.name}" for part in row.parts if part.amount)
+        numbers.append(f"{row.name}: {shown} {row.remark}")
+    return d.svg(width, legend + step * len(rows), f"{label}. {'; '.join(numbers)}.")
 
 
 # --- curves with intervals --------------------------------------------------------------------------------------------
@@ -319,22 +347,27 @@ class Curve:
 
 
 def curves(
-    drawn: Sequence[Curve],
+    lines: Sequence[Curve],
     axis: str,
     label: str,
     width: int = WIDE,
     marks: Sequence[float] = (),
     at: float | None = None,
 ) -> Markup:
-    """Draw shares with 95 % intervals, a line a curve, named at its right end, or below on a narrow screen.
+    """Draw shares with 95 % intervals: a line for each curve, with its name at the right end (below if narrow).
 
-    ``axis`` names x. Without ``marks`` x is a number that doubles, marked wherever a point is; with them x is linear,
-    from the first mark to the last. ``at``: an x with a line across the chart.
+    Args:
+        lines: the curves.
+        axis: name of the x axis.
+        label: the chart's text for a screen reader; the numbers follow it.
+        width: px.
+        marks: ticks of a linear x axis. Empty: the x axis is logarithmic with base 2, with a tick at every point.
+        at: an x with a vertical line across the chart.
     """
-    drawn = [curve for curve in drawn if curve.points]
-    if not drawn:
+    lines = [curve for curve in lines if curve.points]
+    if not lines:
         return Markup()
-    points = list(chain.from_iterable(curve.points for curve in drawn))
+    points = list(chain.from_iterable(curve.points for curve in lines))
     xs = list(marks) or sorted({x for x, _, _ in points})
     heights = list(chain.from_iterable((y, *(interval or ())) for _, y, interval in points))
     lowest = min(*heights, 0.95)
@@ -343,12 +376,13 @@ def curves(
     is_narrow = width < WIDE
     left, top, inset = 52, 26, 24
     frame = Frame(left, top, width - left - (6 if is_narrow else 230), HEIGHT - top - 52, low, high)
-    place = float if marks else math.log2
-    reach = place(xs[-1]) - place(xs[0]) or 1.0
+    scale = float if marks else math.log2
+    reach = scale(xs[-1]) - scale(xs[0]) or 1.0
 
     def across(x: float) -> float:
-        return left + inset + (frame.width - 2 * inset) * (place(x) - place(xs[0])) / reach
+        return left + inset + (frame.width - 2 * inset) * (scale(x) - scale(xs[0])) / reach
 
+    # 1. The axes.
     d = Drawing()
     frame.grid(d, ticks(low, high), axis=low)
     for x in xs:
@@ -357,13 +391,15 @@ def curves(
     if at is not None:
         d.line(across(at), frame.top, across(at), frame.bottom, "axis")
 
-    ends = spread([frame.y(curve.points[-1][1]) for curve in drawn], NAME_LINE)
-    # The first curve is the one that the others are compared with: it is drawn last, on top.
-    for k, curve in reversed(list(enumerate(drawn))):
+    # 2. The curves with intervals and names. The names at the right ends are moved apart.
+    ends = spread([frame.y(curve.points[-1][1]) for curve in lines], NAME_LINE)
+    # The first curve is the reference of all others: it is drawn last, on top.
+    for k, curve in reversed(list(enumerate(lines))):
         spots = [(across(x), frame.y(y)) for x, y, _ in curve.points]
         for (x, _), (_, _, interval) in zip(spots, curve.points, strict=True):
             if interval:
-                # 3 px apart, so that no whisker hides another; many are thin. A dash would make one look too short.
+                # Whiskers are 3 px apart, so that none hides another, and thin if there are many. They are never
+                # dashed: a gap would make a whisker look too short.
                 shifted = x + (k - 1.5) * 3
                 y1, y2 = frame.y(interval[0]), frame.y(interval[1])
                 style = f"stroke-dasharray:none{';stroke-width:1' if len(curve.points) > 12 else ''}"
@@ -375,11 +411,15 @@ def curves(
         else:
             d.path([(spots[-1][0] + 6, spots[-1][1]), (frame.right + 8, ends[k])], "leader")
             d.text(frame.right + 12, ends[k] + 4, name, f"name {_look(k)}")
+        # Invisible dots carry the hints: they are larger than the marks, for touch.
         for spot, (x, y, interval) in zip(spots, curve.points, strict=True):
             hint = f"{curve.label}, {x:g} {axis}: {percent(y)} {span(interval) if interval else ''}"
             d.dot(*spot, 8, "touch", hint.strip())
-    numbers = "; ".join(f"{c.label}: " + ", ".join(f"{percent(y)} at {x:g}" for x, y, _ in c.points) for c in drawn)
-    return d.svg(width, HEIGHT + NAME_LINE * len(drawn) * is_narrow, f"{label}. {numbers}.")
+    numbers = []
+    for curve in lines:
+        values = ", ".join(f"{percent(y)} at {x:g}" for x, y, _ in curve.points)
+        numbers.append(f"{curve.label}: {values}")
+    return d.svg(width, HEIGHT + NAME_LINE * len(lines) * is_narrow, f"{label}. {'; '.join(numbers)}.")
 
 
 # --- shares against shares: ROC and reliability -----------------------------------------------------------------------
@@ -388,7 +428,7 @@ SQUARE = Frame(46, 12, 230, 230)
 
 
 def roc(points: Sequence[tuple[float, float]], area: float) -> Markup:
-    """Draw the share of right paths above each P(correct) against the share of wrong ones."""
+    """Draw the ROC curve: the share of right paths above each P(correct) against the share of wrong paths."""
     step = max(1, len(points) // 400)
     d = Drawing()
     d.path([SQUARE.at(0, 0), SQUARE.at(1, 1)], "diagonal")
@@ -400,7 +440,7 @@ def roc(points: Sequence[tuple[float, float]], area: float) -> Markup:
 
 
 def reliability(bins: Sequence[Mapping[str, float]]) -> Markup:
-    """Draw P(correct) against the share of paths that are right; a calibrated judge's points lie on the diagonal."""
+    """Draw P(correct) against the share of paths that are right. A calibrated judge's points are on the diagonal."""
     most = max(b["n"] for b in bins)
     d = Drawing()
     d.path([SQUARE.at(0, 0), SQUARE.at(1, 1)], "diagonal")
@@ -414,35 +454,40 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> Markup:
     return d.svg(330, SQUARE.bottom + 48, f"Reliability of the ORM's score. {'; '.join(numbers)}.")
 
 
-# --- panels: one small chart a fit or a figure ------------------------------------------------------------------------
+# --- panels: a small chart for each training or figure ----------------------------------------------------------------
 
 LossPoints = list[tuple[int, float]]  # (step, loss), in the order of the steps
 
 
 def loss_points(rows: Sequence[Mapping[str, Any]], key: str) -> LossPoints:
-    """Return the loss ``key`` of the rows that have one a logarithmic scale can show."""
+    """Return (step, loss ``key``) of the rows with a positive, finite loss, as a logarithmic scale needs."""
     losses = ((int(row["step"]), row.get(key)) for row in rows)
     return [(step, float(loss)) for step, loss in losses if loss is not None and math.isfinite(loss) and loss > 0]
 
 
 def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -> Markup:
-    """Draw a panel a fit on one logarithmic scale. Line: training loss; rings: validation loss. ``fits``: the rows of
-    train_log.jsonl by title."""
-    drawn = {name: (loss_points(rows, "loss"), loss_points(rows, "val_loss")) for name, rows in fits.items()}
-    drawn = {name: curves for name, curves in drawn.items() if curves[0]}
-    if not drawn:
+    """Draw a panel for each training, all on the same logarithmic scale. Line: training loss; rings: validation loss.
+
+    ``fits``: the rows of train_log.jsonl by title.
+    """
+    series = {name: (loss_points(rows, "loss"), loss_points(rows, "val_loss")) for name, rows in fits.items()}
+    series = {name: curves for name, curves in series.items() if curves[0]}
+    if not series:
         return Markup()
-    values = [loss for _, loss in chain.from_iterable(train + val for train, val in drawn.values())]
+    # 1. The common scale, and the size of a panel: as many in a row as fit.
+    values = [loss for _, loss in chain.from_iterable(train + val for train, val in series.values())]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))  # powers of ten
     high = max(high, low + 1)
-    every = math.ceil((high - low) / 4)  # four labels at most, one above the other
+    every = math.ceil((high - low) / 4)  # at most four labels above each other
     height, left, right, gap = 190, 58, 6, 22
     across = min(4 if width >= WIDE else 2, (width - left - right + gap) // (136 + gap) or 1)
     panel = (width - left - right - gap * (across - 1)) / across
-    is_narrow = panel < 180  # the two last losses then have a line each
+    is_narrow = panel < 180  # then the last training loss and the last validation loss have a line each
+
+    # 2. The panels, row by row.
     d, numbers = Drawing(), []
     d.text(0, 14, "loss", "small")
-    for k, (name, (train, val)) in enumerate(drawn.items()):
+    for k, (name, (train, val)) in enumerate(series.items()):
         x0, y0 = left + (k % across) * (panel + gap), (k // across) * height
         last = max(step for step, _ in train + val) or 1
         below = 16 if is_narrow else 0
@@ -455,7 +500,7 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
         d.text(x0, y0 + 33, f"train {train[-1][1]:.2g}", "small training-ink")
         d.text(x0, frame.bottom + 18, "0", "tick")
         d.text(frame.right, frame.bottom + 18, f"{last:,} steps", "tick", "end")
-        # Only the left panels have labels.
+        # Only the panels at the left have labels.
         marks: dict[float, str] = dict.fromkeys(range(low, high + 1), "")
         if x0 == left:
             marks |= {power: f"{10.0**power:g}" for power in range(low, high + 1, every)}
@@ -468,12 +513,13 @@ def losses(fits: Mapping[str, Sequence[Mapping[str, Any]]], width: int = WIDE) -
             d.path(map(at, val), "validation")
         for point in val:
             d.dot(*at(point), 3.0, "ring")
-        for kind, touched in (("training", train[:: math.ceil(len(train) / 40)]), ("validation", val)):
-            for point in touched:
+        # Invisible dots carry the hints; 40 of them are enough for the training loss.
+        for kind, hinted in (("training", train[:: math.ceil(len(train) / 40)]), ("validation", val)):
+            for point in hinted:
                 d.dot(*at(point), 7, "touch", f"{name}, step {point[0]:,}: {kind} loss {point[1]:.3g}")
         text = f"{name}: {train[0][1]:.3g} at step {train[0][0]}, {train[-1][1]:.3g} at step {train[-1][0]}"
         numbers.append(text + (f", validation {val[-1][1]:.3g}" if val else ""))
-    return d.svg(width, height * math.ceil(len(drawn) / across), f"Training loss. {'; '.join(numbers)}.")
+    return d.svg(width, height * math.ceil(len(series) / across), f"Training loss. {'; '.join(numbers)}.")
 
 
 def student(stage: str) -> str:
@@ -482,10 +528,11 @@ def student(stage: str) -> str:
 
 
 def orm_panels(series: Sequence[tuple[str, Mapping[str, Any]]], width: int = WIDE) -> Markup:
-    """Draw a panel a figure of the ORM, with a point and its interval for each student, the ORM's own kind first."""
+    """Draw a panel for each figure of the ORM: a point and its interval for each student, its own students first."""
     shown = [(key, name) for key, name in ORM_FIGURES.items() if any(row.get(key) is not None for _, row in series)]
     if not shown:
         return Markup()
+    # 1. The common scale: it holds the lower ends of all intervals.
     lowest = []
     for key, _ in shown:
         known = [row for _, row in series if row.get(key) is not None]
@@ -495,7 +542,9 @@ def orm_panels(series: Sequence[tuple[str, Mapping[str, Any]]], width: int = WID
     height, left, gap = 270, 46, 26
     across = len(shown) if width >= WIDE else 1
     panel = (width - left - gap * (across - 1)) / across
-    step = panel / len(series)
+    step = panel / len(series)  # px between students
+
+    # 2. The panels.
     d, numbers = Drawing(), []
     for k, (key, name) in enumerate(shown):
         x, y = left + (k % across) * (panel + gap), (k // across) * height
@@ -531,7 +580,7 @@ def orm_panels(series: Sequence[tuple[str, Mapping[str, Any]]], width: int = WID
 
 @dataclass(frozen=True)
 class Stairs:
-    """One flight: accuracy in [0, 1] by stage, its 95 % interval where known, and the rows it was fitted on."""
+    """A flight of stairs: accuracy in [0, 1] by stage, its 95 % interval if known, and the number of training rows."""
 
     label: str
     accuracy: Mapping[str, float]
@@ -562,14 +611,16 @@ def mean_stairs(label: str, runs: Sequence[Entries]) -> Stairs:
 
 
 def staircase_svg(summaries: Mapping[str, Entries] | Entries) -> str:
-    """Draw the staircase as a standalone SVG file: of one run's summary["stages"], or of several by name."""
+    """Draw the staircase as a standalone SVG file, of a run's summary["stages"] or of several runs by name."""
     by_name = summaries if isinstance(summaries, Mapping) else {"": summaries}
     return standalone(staircase([stairs(name, entries) for name, entries in by_name.items()]))
 
 
 def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
-    """Draw one flight with its intervals, gains and rows, or several over each other with their names. A stage that a
-    flight does not have is a gap in its line."""
+    """Draw a single flight with its intervals, gains and rows, or several flights over each other with their names.
+
+    A flight without a stage has a gap there.
+    """
     flights = [f for f in flights if f.accuracy]
     if not flights:
         return Markup()
@@ -582,11 +633,12 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
     frame = Frame(left, top, width - left - right, HEIGHT - top - bottom, 0, ticks_from_zero(highest)[-1])
     tread = frame.width / len(stages)  # px of a stage
     start = {stage: left + k * tread for k, stage in enumerate(stages)}
-    # A tread below 36 px has no room for its name and figure: every second or third has them, and the last.
+    # A tread below 36 px has no room for its name and figure: only every second or third tread and the last have them.
     every = math.ceil(36 / tread)
     named = [stage for k, stage in enumerate(stages) if (len(stages) - 1 - k) % every == 0]
     is_close, is_tight = tread < 84, tread < 48
 
+    # 1. The axis and the names of the stages.
     d = Drawing()
     frame.grid(d, ticks(0, frame.high), axis=0)
     for k, stage in enumerate(named):
@@ -595,10 +647,12 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
         lower = 15 * (k % 2) if is_close else 0
         d.text(x, frame.bottom + 22 + lower, title(stage), "small strong" if is_close else "name", anchor)
 
+    # 2. The intervals of the first flight, then the stairs of all flights.
     for stage, interval in reversed(list(flights[0].interval.items())):
         if stage in start:
             d.rect(start[stage], frame.y(interval[1]), tread, frame.y(interval[0]) - frame.y(interval[1]), "band")
-    for k, flight in reversed(list(enumerate(flights))):  # the first lies on top: the others are compared with it
+    # The first flight is the reference of all others: it is drawn last, on top.
+    for k, flight in reversed(list(enumerate(flights))):
         lines: list[list[tuple[float, float]]] = [[]]
         for stage in stages:
             if stage in flight.accuracy:
@@ -608,6 +662,7 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
                 lines.append([])
         d.paths([line for line in lines if line], "stairs" if len(flights) == 1 else f"stairs {_look(k)}")
 
+    # 3. Figures and hints: at each stage of a single flight, at the end of each of several flights.
     if len(flights) == 1:
         (flight,) = flights
         look = "tiny" if is_tight else "small strong"
@@ -651,6 +706,7 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
             name = flight.label if len(flight.label) <= 24 else f"{flight.label[:23]}…"  # 24 letters fit
             d.text(x, y, f"{percent(share)} {name}", f"name {_look(k)}")
 
+    # 4. The text for a screen reader.
     label = ["Test accuracy by stage."]
     for flight in flights:
         numbers = ", ".join(f"{title(stage)} {percent(share)}" for stage, share in flight.accuracy.items())
@@ -665,9 +721,12 @@ def staircase(flights: Sequence[Stairs], width: int = WIDE) -> Markup:
 def flow(
     entries: Entries, width: int = WIDE, problems_of: Callable[[str, str, str], str] = lambda before, after, kind: ""
 ) -> Markup:
-    """Draw a column a student with all test problems, right ones below and wrong ones above; bands are transitions.
+    """Draw Figure 2 of the paper: a column for each student with its right and wrong answers; bands are transitions.
 
-    ``problems_of(stage before, stage after, kind)``: the link to a list of these problems; "" where there is none.
+    Args:
+        entries: rows of summary.json["stages"].
+        width: px.
+        problems_of: returns the link to the problems of a transition (stage before, stage after, kind); "": no link.
     """
     steps = [(a, b) for a, b in zip(entries, entries[1:], strict=False) if b.get("transitions")]
     if not steps:
@@ -681,6 +740,7 @@ def flow(
     floor = height - bottom
     is_close = node + gap < 120  # the names of neighbours then do not fit side by side
 
+    # 1. The bands of each step, with the numbers of problems that change sides.
     d, numbers = Drawing(), []
     for k, (before, after) in enumerate(steps):
         counts = after["transitions"]
@@ -689,7 +749,7 @@ def flow(
         x = left + node + k * (node + gap)
         bend = x + gap / 2
         stay, lost, won, never = (counts[kind] * unit for kind in TRANSITIONS)
-        # From below: right stays right, the two that cross, wrong stays wrong.
+        # From below: right stays right, the two bands that cross, wrong stays wrong.
         # (height, upper edge at the left, upper edge at the right)
         shapes = {
             "correct_correct": (stay, floor - stay, floor - stay),
@@ -716,8 +776,9 @@ def flow(
         listed = ", ".join(f"{counts[kind]:,} {kind.replace('_', ' to ')}" for kind in TRANSITIONS)
         numbers.append(f"{title(before['stage'])} to {title(after['stage'])}: {listed}.")
 
+    # 2. The columns of the students, with their names and numbers.
     for k, student in enumerate(students):
-        # The step from the first student counts its right answers; the step to each other student counts that one's.
+        # The first step counts the right answers of the first student; each step counts the right answers after it.
         counts = steps[max(k - 1, 0)][1]["transitions"]
         right = counts["correct_correct"] + counts["correct_wrong" if k == 0 else "wrong_correct"]
         x, edge = left + k * (node + gap), floor - right * unit
@@ -744,22 +805,27 @@ def flow(
 
 @dataclass(frozen=True)
 class Point:
-    """A variant: by seed, how much it spent and its shares."""
+    """A variant's cost and share for each seed."""
 
     spent: Sequence[float]
     shares: Sequence[float]
 
 
 def _ticks_of_means(seeds: Iterable[Sequence[float]], means: Iterable[tuple[float, Interval]]) -> list[float]:
-    """The ticks of a scale that holds every seed and every interval."""
+    """Return the ticks of a scale for every seed and every interval."""
     ends = list(chain.from_iterable(seeds))
     ends += chain.from_iterable(interval or () for _, interval in means)
     return ticks_from_zero(max(ends))
 
 
 def means(values: Mapping[str, Sequence[float]], name: str, axis: str | None) -> Markup:
-    """Draw a variant's mean, its interval and its seeds. ``values``: a share a seed, by variant. ``axis``: the quantity
-    of which the variants are steps; a line then joins them."""
+    """Draw each variant's mean, its interval and its seeds.
+
+    Args:
+        values: shares of the seeds, by variant.
+        name: name of the share.
+        axis: name of the quantity along the variants; a line then joins them. None: no line.
+    """
     mean_of = {variant: mean_share(list(shares)) for variant, shares in values.items()}
     marks = _ticks_of_means(values.values(), mean_of.values())
     left, line, foot = 56, 18, 24  # px: the margin, a line of a name, the space below
@@ -769,12 +835,14 @@ def means(values: Mapping[str, Sequence[float]], name: str, axis: str | None) ->
     height = frame.bottom + line * (max(map(len, names.values())) + (axis is not None)) + foot
     x_of = {variant: left + step * (k + 0.5) for k, variant in enumerate(values)}
 
+    # 1. The axes, and the line that joins the means.
     d = Drawing()
     d.text(8, 20, f"{name}, %", "small")
     frame.grid(d, marks, lambda tick: f"{100 * tick:.4g}", axis=0)
     if axis is not None:
         d.path([(x_of[v], frame.y(mean)) for v, (mean, _) in mean_of.items()], "curve")
         d.text((frame.left + frame.right) / 2, height - 10, axis, "small", "middle")
+    # 2. Each variant: interval, seeds beside the mean, number and name.
     for variant, (mean, interval) in mean_of.items():
         x, y = x_of[variant], frame.y(mean)
         frame.interval(d, x, interval, "whisker")
@@ -792,9 +860,14 @@ def means(values: Mapping[str, Sequence[float]], name: str, axis: str | None) ->
 
 
 def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) -> Markup:
-    """Draw shares against a cost above 0, a line a name. Small dots: seeds; large dots: means, with their intervals.
+    """Draw shares against a positive cost. Small dots: seeds; large dots: means, with their intervals.
 
-    The axis is logarithmic, because such a study doubles its cost. ``name``: of the shares; ``axis``: of the cost.
+    The x axis is logarithmic, because such a study doubles its cost.
+
+    Args:
+        lines: points by the name of their line.
+        name: name of the share.
+        axis: name of the cost.
     """
     points = list(chain.from_iterable(lines.values()))
     mean_of = {id(point): mean_share(list(point.shares)) for point in points}
@@ -808,9 +881,10 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
         return frame.x((math.log(cost) - least) / (most - least))
 
     def short(cost: float) -> str:
-        """A count as it is, operations with a prefix."""
-        return f"{cost:,.0f}" if cost < 1e8 else scaled(cost)
+        """Write a count; shorten operations with a prefix."""
+        return f"{cost:,.0f}" if cost < 1e8 else shorten_number(cost)
 
+    # 1. The axes. The x axis has ticks at 1, 2 and 5 times each power of ten.
     d, numbers = Drawing(), []
     d.text(8, 20, f"{name}, %", "small")
     frame.grid(d, marks, lambda tick: f"{100 * tick:.4g}", axis=0)
@@ -821,6 +895,7 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
                 d.text(x(mark), frame.bottom + 20, short(mark), "tick", "middle")
     d.text((frame.left + frame.right) / 2, frame.bottom + 40, axis, "small", "middle")
 
+    # 2. Each line through its means, with intervals, seeds and numbers.
     for k, (label, line) in enumerate(lines.items()):
         look = ("accent", "signal", "muted")[k % 3]
         in_order = [(fmean(point.spent), *mean_of[id(point)], point) for point in line]
@@ -832,12 +907,13 @@ def means_by_cost(lines: Mapping[str, Sequence[Point]], name: str, axis: str) ->
                 hint = f"{label}: {percent(share)} with {short(seed_cost)} {axis}"
                 d.dot(x(seed_cost), frame.y(share), 2.5, "quiet", hint)
             d.dot(x(cost), frame.y(mean), 5, look)
-            # The first line's numbers are above all marks of the point, the other lines' below: no line runs there.
+            # The first line's numbers are above all marks of the point, the other lines' numbers below them.
             reach = [frame.y(share) for share in (*point.shares, *(interval or ()))]
             at = min(reach) - 8 if k == 0 else min(max(reach) + 18, frame.bottom - 6)
             d.text(x(cost), at, f"{100 * mean:.1f}", "strong halo", "middle")
-        key = frame.left + frame.width * k / len(lines)
-        d.path([(key, HEIGHT - 16), (key + 24, HEIGHT - 16)], f"line-{look}")
-        d.text(key + 32, HEIGHT - 11, label, "name")
+        # The legend is below the chart.
+        legend_x = frame.left + frame.width * k / len(lines)
+        d.path([(legend_x, HEIGHT - 16), (legend_x + 24, HEIGHT - 16)], f"line-{look}")
+        d.text(legend_x + 32, HEIGHT - 11, label, "name")
         numbers.append(f"{label} " + ", ".join(f"{percent(mean)} with {short(cost)}" for cost, mean, _, _ in in_order))
     return d.svg(STUDY, HEIGHT, f"{name} against {axis}: {'; '.join(numbers)}")

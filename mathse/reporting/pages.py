@@ -1,6 +1,6 @@
-"""Pages that open offline: jinja2 templates, which rows, charts and texts are put into.
+"""Pages that open offline: jinja2 templates that are filled with rows, charts and texts.
 
-Models and other people's data sets wrote most of what a page shows. Each value is therefore escaped, unless it is
+Models and other people's data sets wrote most texts on a page. Each value is therefore escaped, unless it is
 ``Markup``: a chart, a formula or another template's output. The page's policy allows its own script and the scripts
 that it adds (a run's page loads the parts beside it; see ``report/listing.py``), and nothing from the network.
 
@@ -26,13 +26,13 @@ from mathse.runs.layout import title
 from mathse.runs.store import make_folder
 
 NONE = "\N{EN DASH}"  # a cell without a value
-MAX_TABLE_ROWS = 200  # of a table of examples; the files have all
+MAX_TABLE_ROWS = 200  # rows in a table of examples; the files have all rows
 
 
 @cache
 def environment() -> Environment:
     """Make the environment in which all templates are rendered."""
-    made = Environment(
+    templates = Environment(
         loader=PackageLoader("mathse", ""),
         autoescape=True,
         undefined=StrictUndefined,
@@ -41,7 +41,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.do"],
     )
-    made.filters |= {
+    templates.filters |= {
         "answer": answer_with_formulas,
         "number": count,
         "duration": duration,
@@ -52,34 +52,40 @@ def environment() -> Environment:
         "span": span,
         "stage_title": title,
     }
-    made.globals |= {"WIDE": WIDE, "NARROW": NARROW, "NONE": NONE}
-    return made
+    templates.globals |= {"WIDE": WIDE, "NARROW": NARROW, "NONE": NONE}
+    return templates
 
 
 def render(template: str, heading: str, **values: object) -> str:
-    """Return a page. ``heading``: its title in the browser; ``values``: what its template names."""
-    script = _packaged("page.js") + _packaged("explorer.js")
+    """Return a page.
+
+    Args:
+        template: path below ``mathse/``.
+        heading: the page's title in the browser.
+        values: the variables of the template.
+    """
+    script = _read_template_file("page.js") + _read_template_file("explorer.js")
     return (
         environment()
         .get_template(template)
         .render(
             heading=heading,
-            style=Markup(_packaged("style.css")),
+            style=Markup(_read_template_file("style.css")),
             chart_style=Markup(chart_style()),
             script=Markup(script),
             digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-            links=[],  # (anchor, name) of each section, which ``section`` fills
+            links=[],  # (anchor, name) of each section; the macro ``section`` fills it
             **values,
         )
     )
 
 
-def _packaged(name: str) -> str:
+def _read_template_file(name: str) -> str:
     return files("mathse.reporting").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def write_page(page: str, out: Path) -> Path:
-    """Write a page beside its place and rename it, so that nobody opens half a page. Returns ``out``."""
+    """Write a page to a second file and rename it, so that nobody opens half a page. Returns ``out``."""
     make_folder(out.parent)
     aside = out.with_name(f".{out.name}.partial")
     aside.write_text(page, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""The run folder: durable rows and files, stages and what they depend on, one owner at a time."""
+"""The run folder: durable rows and files, stages and their dependencies, one process at a time."""

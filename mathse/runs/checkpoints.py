@@ -1,4 +1,4 @@
-"""The checkpoints of a run: what each was fitted on, and which it started from."""
+"""The checkpoints of a run: the training rows of each, and the checkpoint that its training started from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Checkpoint:
     """A finished stage's model.
 
     Attributes:
-        name: as lineage records it, "round_01/checkpoint".
-        stage: that made it.
-        rows: the file it was fitted on, None where it was not fitted or on a data split's solutions.
-        start: the checkpoint its fit began from.
-        carried_on: it is that checkpoint, because there was nothing to fit on.
+        name: "round_01/checkpoint", as in lineage.
+        stage: the stage that made it.
+        rows: the file of its training rows; None without training, or for training on the solutions of a data split.
+        start: the checkpoint that training started from.
+        carried_on: whether it is a copy of ``start``, because the stage had no training row.
         weights: file -> SHA-256, from stage.json.
         config_hash: the stage's identity: its settings, and the identities of the stages before it.
-        left_out: ids of rows that were too long for the fit.
+        left_out: ids of rows that were too long for training.
     """
 
     name: str
@@ -34,20 +34,20 @@ class Checkpoint:
     left_out: frozenset[str] = frozenset()
 
     def fitted_on(self, path_id: str) -> bool:
-        """Whether a row of ``rows`` took part in the fit."""
+        """Whether the model was trained on a row of ``rows``."""
         return self.rows is not None and path_id not in self.left_out
 
 
-def checkpoints(run: Run) -> dict[str, Checkpoint]:
-    """By name, in the order of the stages."""
+def list_checkpoints(run: Run) -> dict[str, Checkpoint]:
+    """Return the checkpoints by name, in the order of the stages."""
     by_name: dict[str, Checkpoint] = {}
-    student: str | None = None  # the last one
+    student: str | None = None  # the last student so far
     for stage in run.stages:
         if stage.checkpoint is None:
             continue
         name, settings = f"{stage.name}/{CHECKPOINT}", run.settings
 
-        # What the stage's fit began from, as mathse/evolution has it.
+        # The start of the stage's training, as in mathse/evolution.
         start: str | None = f"base/{CHECKPOINT}"
         key = {"round": "evolution.init", "final": "evolution.reflect.init"}.get(stage.name.partition("_")[0])
         if stage.name == "base" or (stage.name == "orm/solver" and settings.get("orm.backbone") is not None):

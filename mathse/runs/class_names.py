@@ -1,9 +1,9 @@
-"""Classes that have moved: the names that run folders recorded, and where the classes are today.
+"""Moved classes: the recorded names in run folders, and the current names.
 
-A section's ``_target_`` is among the settings that decide what a stage makes, so it is hashed into its identity.
-Identities keep the name that the first runs recorded; everything else works with today's. So a class may move without
-making any finished stage another one, and a run.json of an earlier version still builds. A class that moves again keeps
-its recorded name here; a new class needs no line before it moves.
+The ``_target_`` of a section is a setting that a stage depends on, so it is hashed into the identity of the stage.
+Identities keep the name of the first runs, and all other code uses the current name. So a class may move without a
+change of any identity, and a run.json of an earlier version still builds. A class that moves again keeps its recorded
+name here. A new class needs a line only when it moves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# recorded in runs -> where the class is today
+# recorded name -> current name
 MOVED = {
     "mathse.backbones.cogvlm2.load": "mathse.models.cogvlm2.load",
     "mathse.backbones.internvl2_5.load": "mathse.models.internvl2_5.load",
@@ -37,30 +37,31 @@ MOVED = {
     "mathse.world.SymbolicTeacher": "mathse.data.synthetic.SymbolicTeacher",
     "mathse.world.SyntheticData": "mathse.data.synthetic.SyntheticData",
 }
-# A class that moved twice has two lines above; identities hold the name of the first.
+# A class that moved twice has two lines above. Identities have the name in the first line.
 RECORDED = {current: recorded for recorded, current in reversed(MOVED.items())}
 TARGET = "_target_"
 
 
 def with_current_names(config: Any) -> Any:
-    """A config, nested or flat, with the classes it names where they are today."""
-    return _renamed(config, MOVED)
+    """Return a config, nested or flat, with the current name of each class."""
+    return _rename(config, MOVED)
 
 
 def with_recorded_names(config: Any) -> Any:
-    """A config, nested or flat, with each class by the name that identities hold."""
-    return _renamed(config, RECORDED)
+    """Return a config, nested or flat, with the recorded name of each class, as in identities."""
+    return _rename(config, RECORDED)
 
 
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+def _rename(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, list):
-        return [_renamed(inner, names) for inner in value]
+        return [_rename(inner, names) for inner in value]
     if not isinstance(value, Mapping):
         return value
-    return {
-        # "_target_" in a nested config, "judge._target_" in a flat one
-        key: names.get(inner, inner)
-        if isinstance(inner, str) and isinstance(key, str) and key.rpartition(".")[2] == TARGET
-        else _renamed(inner, names)
-        for key, inner in value.items()
-    }
+    renamed = {}
+    for key, inner in value.items():
+        # The key is "_target_" in a nested config and "judge._target_" in a flat config.
+        if isinstance(inner, str) and isinstance(key, str) and key.rpartition(".")[2] == TARGET:
+            renamed[key] = names.get(inner, inner)
+        else:
+            renamed[key] = _rename(inner, names)
+    return renamed

@@ -1,4 +1,4 @@
-"""One process at a time in a run folder: two would write the same files."""
+"""The lock of a run folder, because two processes would write the same files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mathse.errors import RunError
 
 
 class FolderLock:
-    """This process's claim on a run folder, until ``close()`` or the end of the process, however it ends.
+    """This process's claim on a run folder, until ``close()`` or the end of the process.
 
-    The lock is a POSIX record lock (lockf), not flock: flock belongs to the open file, which forked children share,
-    so a loader worker that outlives its killed parent would keep the folder. A record lock belongs to the process.
-    Its price: it is dropped as soon as the process closes *any* descriptor of that file, so nothing else here may
-    open ``.lock``, and a second claim by the same process, which the kernel would grant, is refused by ``_held``.
+    The lock is a POSIX record lock (lockf). An flock belongs to the open file, which forked children share, so a loader
+    worker that outlives its killed parent would keep the folder. A record lock belongs to the process. It is dropped as
+    soon as the process closes *any* descriptor of the file, so nothing else may open ``.lock``. The kernel would grant
+    a second claim to the same process, so ``_held`` refuses it.
 
-    Raises RunError where another process, or this one, holds the folder.
+    Raises RunError if this process or another has locked the folder.
     """
 
-    # With the process id, because a forked child inherits the set but not the lock.
+    # (process id, folder): a forked child inherits the set but not the lock.
     _held: ClassVar[set[tuple[int, Path]]] = set()
 
     def __init__(self, folder: Path) -> None:
@@ -41,17 +41,17 @@ class FolderLock:
                 raise
             remedy = "wait for it, stop it, or choose another hydra.run.dir"
             raise RunError(f"run folder {folder} is in use by {owner or 'another process'}; {remedy}") from None
-        # Its text only tells others who holds the folder. The lock is the kernel's, so a stale file locks nobody.
+        # The text names the owner in errors of other processes. The lock is the kernel's: a stale file locks nothing.
         self._held.add(self._key)
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def remove(self) -> None:
-        """Take the file away, of a folder that is given up."""
+        """Remove the file, before the folder is given up."""
         self._file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Give the folder back; a second call does nothing."""
+        """Release the folder. A second call does nothing."""
         if self._key in self._held:
             self._held.discard(self._key)
             os.close(self._fd)

@@ -1,48 +1,54 @@
-"""A stage's manifest: read as a file that may come from anybody, and compared with the files that it lists.
+"""The manifest of a stage: reading it as an untrusted file, and comparing it with the files that it lists.
 
-``stage.begun.json`` stands while a stage is being made and holds what it depends on (``RECORD``); ``stage.json`` stands
-once it is finished and lists its files too. ``mathse.runs.stage_cache`` writes both.
+``stage.begun.json`` exists while a stage is being made and has its settings and inputs (``RECORD``). ``stage.json``
+exists when the stage is finished and also lists its files. ``mathse.runs.stage_cache`` writes both.
+
+Weights of many GB take minutes to read. So a large file is read once, and later only its size and time of change are
+compared. The user's cache remembers verified files, because a run folder may be shared, read-only or moved. Without a
+writable cache a file is read again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mathse.errors import RunError
-from mathse.runs.store import read_json, sha256_file
-from mathse.runs.verified_files import is_verified, remember
+from mathse.errors import DataError, RunError
+from mathse.runs.store import read_json, sha256_file, write_json
 
-# What both manifests of a stage start with.
+# Fields at the start of both manifests, with their types.
 RECORD = {"stage": str, "identity": str, "config": dict, "keys": list, "after": dict}
-OUTPUT = {"sha256": str, "bytes": int}  # what a finished stage's manifest says of each file
-HASHED_BYTES = 64 * 2**20  # files up to this size are read at each check, larger ones once
+OUTPUT = {"sha256": str, "bytes": int}  # fields of each file in stage.json
+MAX_HASHED_BYTES = 64 * 2**20  # files up to this size are read at each check, larger files once
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """What a stage depends on, from either manifest of it. Raises RunError where the file is no manifest."""
-    record = read_json(file)
+    """Return the settings and inputs of a stage from one of its manifests. Raises RunError for another file."""
+    record: Any = read_json(file)
     if missing := [key for key in RECORD if not _has_fields(record, {key: RECORD[key]})]:
         raise RunError(f"{file} is not a stage's manifest: it lacks {missing}; remove {file.parent} to make it again")
-    checked: dict[str, Any] = record
-    return checked
+    return dict(record)
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
-    """The stage.json of a finished stage. Raises RunError where it is none, and where it lists files that are not below
-    its folder."""
+    """Return the stage.json of a finished stage.
+
+    Raises RunError if the file is missing, is no manifest, or lists files outside its folder.
+    """
     if not file.is_file():
         raise RunError(f"{file.parent} is not a finished stage: it has no {file.name}")
     manifest = read_record(file)
-    if not _has_fields(manifest, {"outputs": dict, "summary": dict}) or not all(
-        _has_fields(output, OUTPUT) for output in manifest["outputs"].values()
-    ):
-        raise RunError(f"{file} does not say which files the stage made; remove {file.parent} to make it again")
+    lists_files = _has_fields(manifest, {"outputs": dict, "summary": dict})
+    if not lists_files or not all(_has_fields(output, OUTPUT) for output in manifest["outputs"].values()):
+        raise RunError(f"{file} does not list the files that the stage made; remove {file.parent} to make it again")
     for name in manifest["outputs"]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise RunError(
-                f"{file} lists {name!r}, which is not below {file.parent}; no run writes that: do not use it"
+                f"{file} lists {name!r}, which is not below {file.parent}; no run writes such a file: do not use it"
             )
     return manifest
 
@@ -52,21 +58,28 @@ def _has_fields(value: Any, kinds: Mapping[str, type]) -> bool:
 
 
 def verify(folder: Path, outputs: Mapping[str, Any], digest: Callable[[Path], str] = sha256_file) -> None:
-    """Raise RunError where one of a finished stage's ``outputs`` is missing or differs from its record. A file above
-    HASHED_BYTES is read once and then only measured, as long as nobody writes it anew. ``digest``: the SHA-256 of a
-    file."""
+    """Compare the ``outputs`` of a finished stage with their files.
+
+    A file above MAX_HASHED_BYTES is read once, and again after a change of its size or time.
+
+    Args:
+        digest: returns the SHA-256 of a file.
+
+    Raises:
+        RunError: a file is missing or differs from its record.
+    """
     for name, recorded in outputs.items():
-        file, large = folder / name, recorded["bytes"] > HASHED_BYTES
-        read = not large or not (file.is_file() and is_verified(file, recorded["sha256"]))
-        verify_file(folder, name, recorded, digest if read else None)
-        if large and read:
+        file, is_large = folder / name, recorded["bytes"] > MAX_HASHED_BYTES
+        must_read = not is_large or not (file.is_file() and is_verified(file, recorded["sha256"]))
+        verify_file(folder, name, recorded, digest if must_read else None)
+        if is_large and must_read:
             remember(file, recorded["sha256"])
 
 
 def verify_file(
     folder: Path, name: str, recorded: Mapping[str, Any], digest: Callable[[Path], str] | None = sha256_file
 ) -> None:
-    """The same for one file. ``digest`` None: only its size is compared."""
+    """Compare a file with its record, or only its size if ``digest`` is None. Raises RunError."""
     file, size = folder / name, recorded["bytes"]
     if not file.is_file():
         damage = "is missing"
@@ -82,3 +95,33 @@ def verify_file(
             "that the stage is made again"
         )
     raise RunError(f"{file} {damage}; put the file back, or remove {folder} so that the stage is made again")
+
+
+# --- verified large files ---------------------------------------------------------------------------------------------
+
+
+def remember(file: Path, sha256: str) -> None:
+    """Remember that ``file`` has these contents now."""
+    with suppress(OSError):
+        note = _find_note(file)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_json(note, _describe(file, sha256))
+
+
+def is_verified(file: Path, sha256: str) -> bool:
+    """Whether ``file`` had these contents when it was read last and has not changed since."""
+    try:
+        return bool(read_json(_find_note(file)) == _describe(file, sha256))
+    except (OSError, DataError):
+        return False
+
+
+def _describe(file: Path, sha256: str) -> dict[str, Any]:
+    status = file.stat()
+    return {"path": str(file.resolve()), "bytes": status.st_size, "changed": status.st_mtime_ns, "sha256": sha256}
+
+
+def _find_note(file: Path) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(str(file.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return cache / "mathse" / "verified" / f"{name}.json"

@@ -1,13 +1,12 @@
-"""The meter of the stage that is being made: tokens and operations, debited where a model works.
+"""The meter of a stage: tokens and operations of models, debited where a model computes.
 
-Whoever has a model answer calls ``debit``. What answers came to is laid on the disk with the answers themselves: a
-``BatchLog`` writes it beside its batch, before the batch, and drops it with a batch that a kill has torn. A fit lays
-down its own sum (``settle``) before its checkpoint is published. Work that leaves no file is done again after a kill,
-and so its debits stay in memory. So a stage that was killed and resumed, however often, comes to the figures of one
-that was not. What a kill made the machine do twice is no part of them.
+Code that computes an answer calls ``debit``. The costs of answers are written to the disk with the answers: a
+``BatchLog`` writes them before its batch, and removes them with a batch that a kill has torn. Training writes its own
+sum (``settle``) before its checkpoint is published. Work without a file is done again after a kill, so its debits stay
+in memory. So the figures of a stage are the same with any number of kills, without the work that a kill repeats.
 
-Where no stage is being made (``mathse evaluate``, say) nothing is counted. The record in stage.json, and how those of
-several stages add up: ``mathse.runs.ledger``.
+Outside a stage, as in ``mathse evaluate``, nothing is counted. ``mathse.runs.ledger`` has the record in stage.json and
+the sums over stages.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from typing import Any, Literal, Self
 
 Account = Literal["method", "measuring"]
 ACCOUNTS: tuple[Account, ...] = ("method", "measuring")
-KEY = 12  # hex digits
-SPENT = "spent"  # the folder in a stage's scratch folder
+KEY_DIGITS = 12  # hex
+SPENT = "spent"  # folder of the debits in a stage's scratch folder
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Tokens and operations; None: not known.
+    """Tokens and operations; None: unknown.
 
     Attributes:
-        prefilled_tokens: read before an answer, once for all samples of a prompt.
-        sampled_tokens: written.
-        trained_tokens: of the rows that a fit has seen, each as often as it has seen it, prompt and response.
-        trained_rows: these rows; a pair to prefer by is two.
+        prefilled_tokens: tokens of prompts, once for all samples of a prompt.
+        sampled_tokens: tokens of answers.
+        trained_tokens: tokens of training rows, prompt and response, in each pass over them.
+        trained_rows: training rows in each pass over them; a preference pair is two rows.
         flops: floating-point operations (mathse/models/flops.py).
-        training_flops: those of fits among them.
+        training_flops: the part of ``flops`` in training.
     """
 
     prefilled_tokens: int | None = 0
@@ -48,8 +47,11 @@ class Spent:
     training_flops: int | None = 0
 
     def __add__(self, other: Spent) -> Spent:
-        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
-        return Spent(*(None if a is None or b is None else a + b for a, b in pairs))
+        sums: list[int | None] = []
+        for field in fields(self):
+            a, b = getattr(self, field.name), getattr(other, field.name)
+            sums.append(None if a is None or b is None else a + b)
+        return Spent(*sums)
 
     def to_json(self) -> dict[str, int | None]:
         return dict(vars(self))
@@ -64,9 +66,13 @@ UNKNOWN = Spent(None, None, None, None, None, None)
 
 @dataclass(frozen=True)
 class Debit:
-    """``once``: its purpose, where that is paid once a stage, however often it is asked for. ``lasting``: paid once a
-    run, for it is kept. ``by``: who counted its tokens: "model" (their ids), "server" (its usage), "tokenizer" (the
-    texts)."""
+    """Costs on an account.
+
+    Attributes:
+        by: source of the token counts: "model" (token ids), "server" (its usage), "tokenizer" (texts).
+        once: purpose of costs that are counted once per stage, for example a kept result; None: always counted.
+        lasting: whether costs with a purpose are counted once per run, because the result is kept.
+    """
 
     account: Account
     spent: Spent
@@ -84,66 +90,76 @@ class Debit:
 
     @property
     def key(self) -> str | None:
-        """Its purpose, shortened."""
-        return None if self.once is None else hashlib.sha256(self.once.encode()).hexdigest()[:KEY]
+        """A hash of its purpose."""
+        return None if self.once is None else hashlib.sha256(self.once.encode()).hexdigest()[:KEY_DIGITS]
 
 
 class Meter:
-    """The meter of one stage. ``folder``: where debits are laid down until the stage is finished. ``kept_before()``:
-    keys of results that the stages before it have paid for and kept."""
+    """The meter of a stage.
+
+    Args:
+        stage: the stage's folder.
+        folder: of the debits until the stage is finished.
+        kept_before: returns the keys of lasting results that earlier stages have paid for.
+    """
 
     def __init__(self, stage: Path, folder: Path, kept_before: Callable[[], Collection[str]] = frozenset) -> None:
         self.stage, self.folder, self.kept_before = stage, folder, kept_before
         self.account: Account = "method"
-        self._undone: list[Debit] = []  # of answers that are not on the disk yet
-        self._again: list[Debit] = []  # of work that leaves no file
+        self._pending: list[Debit] = []  # of answers that are not on the disk yet
+        self._without_file: list[Debit] = []  # of work that leaves no file
 
     def debit(self, spent: Spent, by: str = "model", once: str | None = None, lasting: bool = False) -> None:
-        self._undone.append(Debit(self.account, spent, by, once, lasting))
+        self._pending.append(Debit(self.account, spent, by, once, lasting))
 
     def settle(self, made: Path, debits: Iterable[Debit]) -> None:
-        """Lay down what ``made``, a folder that is published as a whole, came to; called before it is published."""
-        _replace(self._file(made), [{"debits": [debit.to_json() for debit in debits]}])
+        """Write the costs of ``made``, a folder that is published next."""
+        _write_lines(self._file(made), [{"debits": [debit.to_json() for debit in debits]}])
 
     def expect_settled(self, made: Path) -> None:
-        """``made`` was there already: where nothing says what it came to, an earlier version made it."""
+        """Settle a folder that exists already without costs as unknown: an earlier version made it."""
         if not self._file(made).exists():
             self.settle(made, [Debit(self.account, UNKNOWN)])
 
-    def beside(self, log: Path, kept: int) -> BatchDebits:
-        """The debits beside a file that grows by batches and has ``kept`` rows."""
-        self._again += self._taken()  # they were for another piece of work
+    def open_batches(self, log: Path, kept: int) -> BatchDebits:
+        """Return the debits of ``log``, a file that grows by batches and has ``kept`` rows."""
+        self._without_file += self.take_pending()  # debits before this point are of other work
         return BatchDebits(self, self._file(log), kept)
 
-    def total(self) -> dict[Account, Spent]:
-        """All debits of the stage, by account."""
+    def add_up(self) -> dict[Account, Spent]:
+        """Return the sum of all debits of the stage by account."""
         totals: dict[Account, Spent] = {account: Spent() for account in ACCOUNTS}
-        for debit in self._each_once():
+        for debit in self._read_debits():
             totals[debit.account] += debit.spent
         return totals
 
-    def counted_by(self) -> list[str]:
-        """Who counted the tokens, sorted."""
-        return sorted({debit.by for debit in self._each_once() if debit.spent != Spent()})
+    def list_sources(self) -> list[str]:
+        """Return the sources of the token counts, sorted."""
+        return sorted({debit.by for debit in self._read_debits() if debit.spent != Spent()})
 
-    def kept(self) -> list[str]:
-        """Keys of what this stage was the first to pay for and to keep, sorted."""
-        return sorted(debit.key for debit in self._each_once() if debit.lasting and debit.key is not None)
+    def list_kept(self) -> list[str]:
+        """Return the keys of the lasting results that this stage was the first to pay for, sorted."""
+        return sorted(debit.key for debit in self._read_debits() if debit.lasting and debit.key is not None)
 
-    def _each_once(self) -> Iterator[Debit]:
-        self._again += self._taken()
+    def _read_debits(self) -> Iterator[Debit]:
+        """Yield all debits, on the disk and in memory. Costs with a purpose come once."""
+        self._without_file += self.take_pending()
+        debits: list[Debit] = []
+        for file in sorted(self.folder.glob("*.jsonl")):
+            for line in _read_lines(file):
+                debits += map(Debit.from_json, line["debits"])
         paid, kept = set[str](), self.kept_before()
-        on_disk = (Debit.from_json(row) for file in sorted(self.folder.glob("*.jsonl")) for row in _debits_in(file))
-        for debit in (*on_disk, *self._again):
+        for debit in (*debits, *self._without_file):
             if (key := debit.key) is not None:
                 if key in paid or (debit.lasting and key in kept):
                     continue
                 paid.add(key)
             yield debit
 
-    def _taken(self) -> list[Debit]:
-        taken, self._undone = self._undone, []
-        return taken
+    def take_pending(self) -> list[Debit]:
+        """Return and clear the debits of answers that are not on the disk yet."""
+        pending, self._pending = self._pending, []
+        return pending
 
     def _file(self, made: Path) -> Path:
         name = made.relative_to(self.stage).as_posix() if made.is_relative_to(self.stage) else str(made)
@@ -151,26 +167,26 @@ class Meter:
 
 
 class BatchDebits:
-    """The debits of each batch of a file, a line a batch: {"from", "to": rows of that file, "debits"}."""
+    """The debits of each batch of a file, a line per batch: {"from", "to": rows of that file, "debits"}."""
 
     def __init__(self, meter: Meter, file: Path, kept: int) -> None:
         self.meter, self.file, self.rows = meter, file, kept
         if not kept:
             lines = []
-        elif not file.exists():  # an earlier version made these rows
+        elif not file.exists():  # an earlier version wrote these rows
             lines = [{"from": 0, "to": kept, "debits": [Debit(meter.account, UNKNOWN).to_json()]}]
         else:
-            # A batch that a kill has torn goes with its debits; of one that is cut at today's size, all was spent.
-            lines = [{**line, "to": min(kept, line["to"])} for line in _lines(file) if line["from"] < kept]
-        _replace(file, lines)
+            # Debits of a torn batch are removed with it. A batch that ends earlier with today's sizes keeps all debits.
+            lines = [{**line, "to": min(kept, line["to"])} for line in _read_lines(file) if line["from"] < kept]
+        _write_lines(file, lines)
 
     def append(self, rows: int) -> None:
-        """The debits of the batch that is written next, of so many rows. Returns when they are on the disk."""
-        debits = self.meter._taken()
+        """Write the debits of the next batch, which has ``rows`` rows, and wait until they are on the disk."""
+        debits = self.meter.take_pending()
         if debits:
-            line = {"from": self.rows, "to": self.rows + rows, "debits": [debit.to_json() for debit in _merged(debits)]}
+            line = {"from": self.rows, "to": self.rows + rows, "debits": [debit.to_json() for debit in _merge(debits)]}
             with open(self.file, "ab", buffering=0) as file:
-                file.write(_as_line(line))
+                file.write(_encode_line(line))
                 os.fsync(file.fileno())
         self.rows += rows
 
@@ -179,7 +195,7 @@ _current: Meter | None = None
 
 
 def start(stage: Path, folder: Path, kept_before: Callable[[], Collection[str]] = frozenset) -> Meter:
-    """Begin to count for the stage whose folder is ``stage``; arguments as of ``Meter``."""
+    """Start a meter for the stage in the folder ``stage``. The arguments are those of ``Meter``."""
     global _current
     _current = Meter(stage, folder, kept_before)
     return _current
@@ -191,19 +207,19 @@ def stop() -> None:
 
 
 def current() -> Meter | None:
-    """The meter of the stage that is being made."""
+    """Return the meter of the stage that is being made, or None."""
     return _current
 
 
 def debit(spent: Spent, by: str = "model", once: str | None = None, lasting: bool = False) -> None:
-    """Debit the stage that is being made, if one is."""
+    """Debit the stage that is being made, if any."""
     if _current is not None:
         _current.debit(spent, by, once, lasting)
 
 
 @contextmanager
 def on_account(account: Account) -> Iterator[None]:
-    """Within, debits go to ``account``."""
+    """Within the context debits go to ``account``."""
     meter = _current
     if meter is None:
         yield
@@ -215,8 +231,8 @@ def on_account(account: Account) -> Iterator[None]:
         meter.account = before
 
 
-def _merged(debits: Iterable[Debit]) -> list[Debit]:
-    """Debits that differ in nothing but their amounts as one."""
+def _merge(debits: Iterable[Debit]) -> list[Debit]:
+    """Return the debits with equal account, source and purpose added up."""
     sums: dict[tuple[Account, str, str | None, bool], Spent] = {}
     for debit in debits:
         key = (debit.account, debit.by, debit.once, debit.lasting)
@@ -225,15 +241,16 @@ def _merged(debits: Iterable[Debit]) -> list[Debit]:
     return [Debit(account, spent, by, once, lasting) for (account, by, once, lasting), spent in sums.items()]
 
 
-# --- files, as mathse.runs.store writes them; it imports this module --------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
+# mathse.runs.store imports this module, so it cannot be used here.
 
 
-def _as_line(value: Mapping[str, Any]) -> bytes:
+def _encode_line(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value) + "\n").encode()
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines; the last one may be torn."""
+def _read_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines. The last line may be torn."""
     with open(file, "rb") as lines:
         for line in lines:
             try:
@@ -242,15 +259,11 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
                 return
 
 
-def _debits_in(file: Path) -> Iterator[dict[str, Any]]:
-    return (row for line in _lines(file) for row in line["debits"])
-
-
-def _replace(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+def _write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.name}.partial")
     with open(aside, "wb") as written:
-        written.writelines(map(_as_line, lines))
+        written.writelines(map(_encode_line, lines))
         written.flush()
         os.fsync(written.fileno())
     os.replace(aside, file)

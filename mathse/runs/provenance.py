@@ -1,4 +1,4 @@
-"""By which program a stage was made: the commit of the source and the versions of what decides the numbers."""
+"""The program that made a stage: the commit of the source, and the versions of packages that decide its numbers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mathse import __version__
 
 
 @functools.cache
-def versions() -> dict[str, str | None]:
-    """Package -> version; read from the packages' metadata, because importing them takes seconds."""
+def read_versions() -> dict[str, str | None]:
+    """Return package -> version from the packages' metadata, because their import takes seconds."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "mathse": __version__}
     for package in ("torch", "transformers", "pytorch_lightning"):
         try:
@@ -25,10 +25,10 @@ def versions() -> dict[str, str | None]:
 
 
 @functools.cache
-def git_commit() -> str | None:
-    """The commit of this source tree, with "-dirty" where files were changed since; None outside a checkout."""
+def read_git_commit() -> str | None:
+    """Return the commit of this source tree, with "-dirty" if files have changed since; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # an installed package may lie in somebody else's repository
+    if not (root / ".git").exists():  # an installed package may lie in another repository
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}

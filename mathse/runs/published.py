@@ -1,4 +1,4 @@
-"""A folder that appears whole: filled aside, published by a rename, and made anew only where it is one of ours."""
+"""Output folders of commands: filled under another name, published by a rename, and replaced only if we made them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ from typing import Any
 from mathse.errors import DataError
 from mathse.runs.store import make_folder, publish_folder, read_json, write_json
 
-MADE_BY = "made_by"  # the marker's own key, beside those that describe the folder
+MADE_BY = "made_by"  # key in the marker that names this program
 
 
 def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> None:
-    """Let ``fill`` write a folder, which then takes the name ``out``; what it returns is written as ``marker``.
+    """Publish a folder as ``out``, in place of an older folder of this command.
 
-    Raises DataError, before anything is written, where ``out`` holds something and no such file, so that it is not
-    ours, and where a file in it was added or changed since.
+    Args:
+        marker: name of the JSON file that marks the folder as ours.
+        fill: writes the folder's files and returns the contents of ``marker``.
+
+    Raises:
+        DataError: ``out`` has files but no marker of ours, or a file in it was added or changed later. Nothing has been
+            written then.
     """
-    out = out.resolve()  # a link goes on pointing to it; "." has a name
-    made = (out / marker).stat().st_mtime_ns if is_made_by_us(out / marker) else None
-    if made is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    out = out.resolve()  # so that a link keeps pointing to it, and "." has a name
+    made_at = (out / marker).stat().st_mtime_ns if is_made_by_us(out / marker) else None
+    if made_at is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"--out {out}: exists and was not made by this command (no {marker} of it); name a new folder")
-    if made is not None:  # the marker is written last, so a newer file came later
-        newer = (file for file in sorted(out.rglob("*")) if file.is_file() and file.stat().st_mtime_ns > made)
-        if (file := next(newer, None)) is not None:
-            changed = file.relative_to(out)
-            raise DataError(f"--out {out}: {changed} was added or changed since it was made; name a new folder")
+    if made_at is not None:
+        # The marker is written last, so a newer file was added or changed by the user.
+        for file in sorted(out.rglob("*")):
+            if file.is_file() and file.stat().st_mtime_ns > made_at:
+                changed = file.relative_to(out)
+                raise DataError(f"--out {out}: {changed} was added or changed since it was made; name a new folder")
     make_folder(out.parent)
     unfinished = out.with_name(f".{out.name}.unfinished.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)  # what a kill left
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed command
     try:
         unfinished.mkdir()
         write_json(unfinished / marker, {MADE_BY: "mathse", **fill(unfinished)})
@@ -40,7 +46,7 @@ def publish(out: Path, marker: str, fill: Callable[[Path], dict[str, Any]]) -> N
 
 
 def is_made_by_us(marker: Path) -> bool:
-    """Whether a file is a marker of ours, and not another program's file of that name."""
+    """Whether a file is a marker of this program, and not another program's file of the same name."""
     if not marker.is_file():
         return False
     try:

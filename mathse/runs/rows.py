@@ -1,7 +1,7 @@
-"""Rows that lie on the disk, as sequences: a row is read when it is asked for, and costs eight bytes until then.
+"""Sequences of rows on the disk: a row is read when it is used, and takes eight bytes of memory until then.
 
-``JsonlRows`` is a file; ``Chosen``, ``Chained`` and ``Mapped`` are views of sequences, which copy nothing. All can be
-indexed, cut, iterated over again, and compared with any other sequence.
+``JsonlRows`` is a file. ``Chosen``, ``Chained`` and ``Mapped`` are views of sequences without a copy. All can be
+indexed, sliced, iterated repeatedly, and compared with any other sequence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Rows(Sequence[T], Generic[T]):
-    """What all of these share: a slice is a view, and two are equal that hold equal rows in the same order."""
+    """The base class: a slice is a view, and sequences with equal rows in the same order are equal."""
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -54,14 +54,15 @@ class Rows(Sequence[T], Generic[T]):
 
 
 class JsonlRows(Rows[R]):
-    """The rows of a JSONL file as ``kind``; the file is as it was when this was made, even if another takes its name.
+    """The rows of a JSONL file as ``kind``. The open file is read, also after another file has replaced it.
 
-    Raises DataError, with file and line number, when a row is read that is not a ``kind``.
+    Raises DataError, with file and line number, when a row that is not a ``kind`` is read.
     """
 
     def __init__(self, path: Path, kind: type[R]) -> None:
         self._path, self._kind = path, kind
-        self._starts, self._lines = array("Q"), array("L")  # byte each row starts at, and the file's end; line numbers
+        self._starts = array("Q")  # first byte of each row, and the end of the last row
+        self._lines = array("L")  # line number of each row
         self._fd = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._fd)
         end = 0
@@ -78,13 +79,13 @@ class JsonlRows(Rows[R]):
 
     def _at(self, index: int) -> R:
         start, end = self._starts[index], self._starts[index + 1]
-        line = os.pread(self._fd, end - start, start)  # not seek and read: forked readers share a file's position
+        line = os.pread(self._fd, end - start, start)  # without seek, because forked readers share a file's position
         row: R = parse_row(line, self._path, self._lines[index], self._kind)
         return row
 
 
 class Chosen(Rows[T]):
-    """The rows at ``indices`` of another sequence, in that order."""
+    """The rows of another sequence at ``indices``, in this order."""
 
     def __init__(self, rows: Sequence[T], indices: Iterable[int]) -> None:
         self._rows = rows
@@ -98,7 +99,7 @@ class Chosen(Rows[T]):
 
 
 class Chained(Rows[T]):
-    """Sequences one after another."""
+    """Concatenated sequences."""
 
     def __init__(self, *parts: Sequence[T]) -> None:
         flat = chain.from_iterable(p._parts if isinstance(p, Chained) else (p,) for p in parts)
@@ -117,7 +118,7 @@ class Chained(Rows[T]):
 
 
 class Mapped(Rows[T]):
-    """``make(a, b, ...)`` of the rows of one sequence, or of several of equal length."""
+    """``make(a, b, ...)`` for the rows of one or more sequences of equal length."""
 
     def __init__(self, make: Callable[..., T], *rows: Sequence[Any]) -> None:
         if len(set(map(len, rows))) > 1:
@@ -134,13 +135,17 @@ class Mapped(Rows[T]):
         return map(self._make, *self._sources)
 
 
-def matching_rows(
+def match_rows(
     rows: Sequence[T], others: Iterable[Any], key: Callable[[T], str], of: Callable[[Any], str]
 ) -> array[int]:
-    """For each row, by ``key``, the index of the one among ``others`` that has the same key by ``of`` (the last one,
-    where several have).
+    """Return for each row the index of the last element of ``others`` with the same key.
 
-    Raises KeyError for a row without one.
+    Args:
+        key: returns the key of a row.
+        of: returns the key of an element of ``others``.
+
+    Raises:
+        KeyError: a row has no match.
     """
     indices = {of(other): index for index, other in enumerate(others)}
     return array("L", (indices[key(row)] for row in rows))

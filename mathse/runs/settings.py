@@ -1,7 +1,7 @@
-"""The settings that a stage depends on: by dotted key, the part that decides its contents, and where two sets differ.
+"""The settings that a stage depends on: by dotted key, the part for a stage, and the differences of two sets.
 
-A stage's identity hashes these, so each function here is part of a contract with the runs that lie on disks: whatever
-is changed, the same settings must give the same slice.
+A stage's identity is a hash of its settings, so these functions are part of a contract with the runs on disks: after
+any change of the code, equal settings must give equal slices.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from mathse.runs.store import to_json
 
 STAGES_OF_FITS = ("distill", "round", "final")  # the sections of ``sft``
 
-# Settings that came after runs had been made, each with the value that does what those runs did. With that value a
-# setting is no part of what a stage depends on, so that a newer program goes on with older runs.
+# Settings that are newer than some runs, each with the value that reproduces the earlier behaviour. A setting with this
+# value is no part of a stage's identity, so that a newer program continues older runs.
 LATER: dict[str, Any] = {
     "evolution.reflect.row": "question",
     "judge.parts": ["orm", "answer"],
@@ -60,7 +60,7 @@ LATER: dict[str, Any] = {
     "task_domain.answer.unit": "optional",
 }
 
-# The same of settings that the options of one class got later, by class: other classes had settings of these names.
+# Newer settings of one class, by class, because other classes had settings with these names before.
 LATER_OF_CLASS: dict[str, dict[str, Any]] = {
     "mathse.data.problems.JsonlData": {
         f"columns.{name}": None for name in ("id", "question", "images", "answer", "choices", "solution")
@@ -69,9 +69,9 @@ LATER_OF_CLASS: dict[str, dict[str, Any]] = {
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """``{"evolution.reflect.when": "last", ...}`` of nested mappings or dataclass objects, in their order.
+    """Return ``{"evolution.reflect.when": "last", ...}`` for nested mappings or dataclass objects, in their order.
 
-    Tuples become lists, as JSON has them; an empty mapping is a value.
+    Tuples become lists, as in JSON. An empty mapping is a value.
     """
     flat: dict[str, Any] = {}
     for key, value in (settings if isinstance(settings, Mapping) else asdict(settings)).items():
@@ -82,10 +82,10 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"evolution": {"reflect": {"when": "last"}}, ...}`` of settings by dotted key: what ``flatten`` takes apart.
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"evolution": {"reflect": {"when": "last"}}, ...}`` for settings by dotted key; inverts ``flatten``.
 
-    Raises DataError where a key is a setting and a section at once.
+    Raises DataError if a key is both a setting and a section.
     """
     settings: dict[str, Any] = {}
     for key, value in flat.items():
@@ -94,37 +94,48 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         for part in sections:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise DataError(f"{key}: {part} is a setting there and a section too, which no run writes")
+                raise DataError(f"{key}: {part} is both a setting and a section, which no run writes")
         section[name] = value
     return settings
 
 
 def config_slice(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """The settings at or below one of ``keys``, in alphabetical order, without those that ``LATER`` leaves out; classes
-    by their recorded names. ``config``: dotted key -> value."""
+    """Return the settings at or below one of ``keys``, in alphabetical order and with classes by their recorded names.
+
+    Settings with their value in ``LATER`` are left out.
+
+    Args:
+        config: dotted key -> value.
+    """
     config = with_recorded_names(without_later_of_classes(config))
-    chosen = (key for key in sorted(config) if any(key == k or key.startswith(f"{k}.") for k in keys))
-    return {key: config[key] for key in chosen if not (key in LATER and config[key] == LATER[key])}
+    selected = {}
+    for key in sorted(config):
+        is_selected = any(key == k or key.startswith(f"{k}.") for k in keys)
+        if is_selected and not (key in LATER and config[key] == LATER[key]):
+            selected[key] = config[key]
+    return selected
 
 
 def without_later_of_classes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings without those of ``LATER_OF_CLASS`` that do what earlier runs did."""
-    later = {
-        f"{key.removesuffix('_target_')}{name}": value
-        for key, target in config.items()
-        if key.endswith("._target_")
-        for name, value in LATER_OF_CLASS.get(str(target), {}).items()
-    }
+    """Return flat settings without the settings that have their value in ``LATER_OF_CLASS``."""
+    later: dict[str, Any] = {}
+    for key, target in config.items():
+        if key.endswith("._target_"):
+            section = key.removesuffix("_target_")
+            for name, value in LATER_OF_CLASS.get(str(target), {}).items():
+                later[f"{section}{name}"] = value
     return {key: value for key, value in config.items() if not (key in later and value == later[key])}
 
 
-def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Key -> (recorded value, current value), as JSON text, where they differ; a key that only one side has differs
-    too."""
+def find_differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return key -> (recorded value, current value) as JSON texts for each difference.
+
+    A key on one side only is a difference, unless its value is that of ``LATER``.
+    """
     recorded = {**{key: value for key, value in LATER.items() if key in current}, **recorded}
     changed = {}
     for key in sorted({*recorded, *current}):
-        # compared as text, because 1 == True == 1.0 in Python
+        # Values are compared as text, because 1 == True == 1.0 in Python.
         old, new = (to_json(values[key]) if key in values else "not set" for values in (recorded, current))
         if old != new:
             changed[key] = (old, new)

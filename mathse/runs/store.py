@@ -1,7 +1,7 @@
-"""Durable files: written whole or not at all, appended in whole batches.
+"""Durable files: they are written completely or not at all, and appended in whole batches.
 
-A file is written beside its final name, flushed to the disk and renamed; so a reader, a kill or a power cut sees the
-old file or the new one, never half of one. ``OSError`` (a full disk, a read-only folder) passes up unchanged.
+A file is written under another name, flushed to the disk and renamed. So a reader, a kill or a power cut finds the old
+file or the new file, never a part. ``OSError`` (a full disk, a read-only folder) is not caught.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """The JSON text of ``value``, the same for equal values; a Record anywhere inside is written as its object.
+    """Return the JSON text of ``value``; equal values have equal texts. Records inside become objects.
 
     Raises DataError for NaN and infinity, which are not JSON.
     """
@@ -45,12 +45,12 @@ def _record_to_json(value: object) -> Any:
 
 
 def _json_line(value: Any, indent: int | None = None) -> bytes:
-    # A lone surrogate has no UTF-8 form; its backslash form is the JSON escape of the same character.
+    # An unpaired surrogate has no UTF-8 form. Its backslash form is the JSON escape of the same character.
     return (to_json(value, indent) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _parse(line: bytes) -> Any:
-    """The value of one line. Raises ValueError (JSON and UTF-8 errors are its subclasses)."""
+    """Return the value of a line. Raises ValueError (JSON and UTF-8 errors are its subclasses)."""
     return json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
 
 
@@ -59,10 +59,10 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def read_jsonl(path: Path, kind: type[Record] | None = None) -> Iterator[Any]:
-    """The rows of ``path``, one at a time, as ``kind`` or as plain JSON values; blank lines are skipped.
+    """Yield the rows of ``path`` as ``kind`` or as plain JSON values, without blank lines.
 
-    Raises DataError with file and line number at a line that is not JSON or not a ``kind``; a last line cut short by
-    a kill is such a line too.
+    Raises DataError with file and line number at a line that is not JSON or not a ``kind``, such as a last line that a
+    kill has torn.
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
@@ -71,7 +71,7 @@ def read_jsonl(path: Path, kind: type[Record] | None = None) -> Iterator[Any]:
 
 
 def parse_row(line: bytes, path: Path, number: int, kind: type[Record] | None = None) -> Any:
-    """The value of line ``number`` of ``path``. Raises DataError, which names both, where it is no such value."""
+    """Return the value of line ``number`` of ``path``. Raises DataError, which names both, if it is invalid."""
     try:
         return kind.from_json(_parse(line)) if kind else _parse(line)
     except ValueError as e:
@@ -79,7 +79,7 @@ def parse_row(line: bytes, path: Path, number: int, kind: type[Record] | None = 
 
 
 def read_json(path: Path) -> Any:
-    """The value in ``path``. Raises DataError where it is not JSON."""
+    """Return the value in ``path``. Raises DataError if it is not JSON."""
     try:
         return _parse(path.read_bytes())
     except ValueError as e:
@@ -87,9 +87,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
-    """Write all ``rows`` at once. Returns how many there were."""
+    """Write all ``rows`` atomically and return their number."""
     count = 0
-    with _replacing(path) as file:
+    with _replace_file(path) as file:
         for row in rows:
             file.write(_json_line(row))
             count += 1
@@ -97,9 +97,13 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
 
 
 def write_json(path: Path, value: Any, private: bool = False) -> None:
-    """Write one value, indented. ``private``: only the file's owner may read it, whatever the umask."""
-    data = _json_line(value, indent=2)  # before the file is touched: it may have no JSON form
-    with _replacing(path) as file:
+    """Write a value, indented.
+
+    Args:
+        private: whether only the file's owner may read it, regardless of the umask.
+    """
+    data = _json_line(value, indent=2)  # first, because it raises for a value without a JSON form
+    with _replace_file(path) as file:
         if private:
             os.fchmod(file.fileno(), 0o600)
         file.write(data)
@@ -108,22 +112,22 @@ def write_json(path: Path, value: Any, private: bool = False) -> None:
 # --- files and folders ----------------------------------------------------------------------------------------------
 
 
-def _aside(path: Path) -> Path:
-    """Where ``path`` is written before it is renamed; a fixed name, so that what a kill leaves is overwritten."""
+def _get_partial_name(path: Path) -> Path:
+    """Return the name of ``path`` until it is complete: a fixed name, so the next writer replaces a killed writer's."""
     return path.with_name(f".{path.name}.partial")
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Files and folders below ``folder`` that killed writers left behind."""
+def find_leftovers(folder: Path) -> list[Path]:
+    """Return the incomplete files and folders of killed writers below ``folder``."""
     return sorted(folder.rglob(".*.partial"))
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path`` once the block has ended well, and otherwise leaves no trace."""
+def _replace_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that replaces ``path`` after the block. After an error it is removed."""
     make_folder(path.parent)
-    aside = _aside(path)
-    # Contents first, then the name, then the folder's list of names: in no other order does a power cut spare the file.
+    aside = _get_partial_name(path)
+    # Contents first, then the name, then the folder's list of names. Any other order may lose the file in a power cut.
     try:
         with open(aside, "wb") as file:
             yield file
@@ -148,14 +152,17 @@ def sync(path: Path) -> None:
 
 
 def sync_below(folder: Path, files: Iterable[Path]) -> None:
-    """Flush ``files``, all somewhere below ``folder``, and the folders that lead to them; not what a link leads to."""
-    files = [file for file in files if not file.is_symlink()]
-    for path in {folder, *(p for file in files for p in (file, *file.parents) if p.is_relative_to(folder))}:
+    """Flush ``files`` below ``folder`` and all folders between, without the targets of links."""
+    paths = {folder}
+    for file in files:
+        if not file.is_symlink():
+            paths.update(path for path in (file, *file.parents) if path.is_relative_to(folder))
+    for path in paths:
         sync(path)
 
 
 def make_folder(path: Path) -> None:
-    """Create ``path`` and its missing parents, so that their names outlast a power cut."""
+    """Create ``path`` and its missing parents durably: their names survive a power cut."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -163,18 +170,18 @@ def make_folder(path: Path) -> None:
 
 
 def publish_folder(tmp: Path, final: Path) -> None:
-    """Give the finished folder ``tmp`` its ``final`` name, on the same file system; an older ``final`` goes.
+    """Rename the finished folder ``tmp`` to ``final`` on the same file system, and remove an older ``final``.
 
-    ``final`` is whole at any moment it exists. A kill while an older one is replaced may leave neither name, so the
-    caller makes ``final`` again whenever it is missing. Who may read the folder may read its files.
+    ``final`` is complete whenever it exists. A kill during the replacement may leave neither folder, so the caller
+    makes ``final`` again if it is missing. Everybody who may read the folder may read its files.
     """
-    # a link's file is somebody else's
+    # Targets of links belong to others. safetensors gives only the owner the right to read, regardless of the umask.
     files = [path for path in tmp.rglob("*") if path.is_file() and not path.is_symlink()]
-    for file in files:  # safetensors writes files that only their owner may read, whatever the umask
+    for file in files:
         file.chmod(file.stat().st_mode | tmp.stat().st_mode & 0o444)
     sync_below(tmp, files)
-    # A folder with contents cannot be renamed over, so an older one is first renamed away.
-    old = _aside(final)
+    # A rename cannot replace a folder with contents, so the older folder is renamed first.
+    old = _get_partial_name(final)
     if old.exists():
         shutil.rmtree(old)
     if final.exists():
@@ -186,7 +193,7 @@ def publish_folder(tmp: Path, final: Path) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's contents, in hex."""
+    """Return the SHA-256 of a file's contents, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -195,15 +202,16 @@ def sha256_file(path: Path) -> str:
 
 
 class BatchLog:
-    """A JSONL file that grows by whole batches: after a kill, at most the batch in flight is lost.
+    """A JSONL file that grows by whole batches. A kill loses at most the last batch.
 
-    ``sizes`` are the rows of each batch to come. They must be the same each time the file is opened (derive them from
-    what the stage's identity covers), because they alone say where a batch ends. Opening keeps the longest prefix of
-    whole batches and cuts off the rest: a torn line, a partial batch.
+    Opening the file keeps the longest prefix of whole batches and removes the rest: a torn line, a partial batch. In a
+    stage the costs of each batch are written too (``mathse.runs.meter``).
 
-    ``belongs(k, row)`` says whether a row may stand as the k-th; a batch with another row, and all behind it, go too.
-
-    In a stage, what a batch's answers came to is laid down beside it (``mathse.runs.meter``).
+    Args:
+        sizes: rows of each batch. They must be the same each time the file is opened, because only they give the ends
+            of batches. So they depend only on settings in the stage's identity.
+        belongs: whether a row may be the k-th row of the file. A batch with another row is removed, and all later
+            batches with it.
     """
 
     def __init__(
@@ -217,9 +225,9 @@ class BatchLog:
         with open(path, "ab", buffering=0):
             pass
         sync(path.parent)
-        # Keep the longest prefix of whole batches. Lines are parsed because a power cut can leave a file of full length
-        # with holes of zero bytes.
-        self.done = self._end = 0  # batches and bytes on disk
+        # Keep the longest prefix of whole batches. Lines are parsed, because a power cut can leave a file of the full
+        # length with blocks of zero bytes.
+        self.done = self._end = 0  # batches and bytes on the disk
         rows_kept = 0
         with open(path, "rb") as file:
             for size in self.sizes:
@@ -228,25 +236,26 @@ class BatchLog:
                     break
                 if not all(belongs(k, _parse(line)) for k, line in enumerate(lines, rows_kept)):
                     _logger.warning(
-                        "%s: from row %d on it is of an earlier version, which took its rows in another order; these "
-                        "rows are made again",
+                        "%s: the rows from row %d on are of an earlier version, which had another order of rows; they "
+                        "are made again",
                         path,
                         rows_kept + 1,
                     )
                     break
                 rows_kept += size
                 self.done, self._end = self.done + 1, self._end + sum(map(len, lines))
-        if self.done < len(self.sizes) or self._end < path.stat().st_size:  # it will grow, or has a torn end
-            if path.stat().st_nlink > 1:  # shared with the run it was branched from, which must not change
-                shutil.copyfile(path, _aside(path))
-                os.replace(_aside(path), path)
+        # The file will grow, or has a torn end. A file that is shared with the run of a branch is copied first.
+        if self.done < len(self.sizes) or self._end < path.stat().st_size:
+            if path.stat().st_nlink > 1:
+                shutil.copyfile(path, _get_partial_name(path))
+                os.replace(_get_partial_name(path), path)
             os.truncate(path, self._end)
             sync(path)
         stage = meter.current()
-        self._debits = stage.beside(path, rows_kept) if stage is not None else None
+        self._debits = stage.open_batches(path, rows_kept) if stage is not None else None
 
     def append(self, rows: Sequence[Any]) -> None:
-        """Add the next batch. Returns when it is on the disk."""
+        """Append the next batch and wait until it is on the disk."""
         if self.done == len(self.sizes):
             raise ValueError(f"{self.path} has all its {self.done} batches")
         if len(rows) != self.sizes[self.done]:
@@ -257,17 +266,17 @@ class BatchLog:
         with open(self.path, "ab", buffering=0) as file:
             try:
                 unwritten = memoryview(data)
-                while unwritten:  # one write as a rule; the kernel may take less near a full disk or above 2 GiB
+                while unwritten:  # usually a single write; near a full disk or above 2 GiB the kernel writes less
                     unwritten = unwritten[os.write(file.fileno(), unwritten) :]
                 os.fsync(file.fileno())
             except OSError:
-                file.truncate(self._end)  # a full disk: leave no torn batch
+                file.truncate(self._end)  # the disk is full; a torn batch is removed
                 raise
         self.done += 1
         self._end += len(data)
 
     def rows(self, kind: type[Record] | None = None) -> Iterator[Any]:
-        """All rows on disk, in order."""
+        """Yield all rows on the disk, in order."""
         return read_jsonl(self.path, kind)
 
 

@@ -1,8 +1,8 @@
-"""What a run asked of the teacher: the cost that a gain in accuracy stands against.
+"""The teacher calls of a run: the main cost of a gain in accuracy.
 
-A call is a row that the teacher answers: a solution, an annotation, a verdict, a rewrite. It counts once, whether a
-server, a cache or a program answered, and however often a killed run asked again. Each stage records its own calls in
-stage.json under ``ASKED``; of a stage that an earlier version made they are told from its settings and its counts.
+A call is a row that the teacher answers: a solution, an annotation, a verdict, a rewrite. It counts once, for an answer
+of a server, a cache or a program, and for any number of repetitions after kills. Each stage records its calls in
+stage.json under ``ASKED``. The calls of a stage of an earlier version follow from its settings and counts.
 """
 
 from __future__ import annotations
@@ -15,45 +15,49 @@ if TYPE_CHECKING:
     from mathse.runs.reader import FinishedStage
 
 ASKED = "asked_of_teacher"
-CALLS = "teacher_calls"  # of a row of summary.json
+CALLS = "teacher_calls"  # in a row of summary.json
 JUDGES_BY_TEACHER = {"orm": False, "answer": False, "random": False, "noisy": False, "none": False, "teacher": True}
 
 
-def calls_until(name: str, stages: Sequence[FinishedStage]) -> int | None:
-    """The calls of the stage ``name`` and of all stages that it was made from; None where one of them does not tell.
+def count_calls_until(name: str, stages: Sequence[FinishedStage]) -> int | None:
+    """Return the calls of the stage ``name`` and of all stages that it was made from; None if some are unknown.
 
-    An ORM that ``judge.checkpoint`` brought was made by another run, whose calls these are not.
+    The calls for an ORM of ``judge.checkpoint`` belong to another run and are not counted.
     """
-    behind = stages_behind(name, stages)
-    if behind is None:
+    needed = find_needed_stages(name, stages)
+    if needed is None:
         return None
-    calls = [_own(stage) for stage in behind]
+    calls = [_count_own_calls(stage) for stage in needed]
     return None if None in calls else sum(filter(None, calls))
 
 
-def stages_behind(name: str, stages: Sequence[FinishedStage]) -> list[FinishedStage] | None:
-    """The stage ``name`` and all that it was made from, in no order; None where one of them is not among ``stages``."""
+def find_needed_stages(name: str, stages: Sequence[FinishedStage]) -> list[FinishedStage] | None:
+    """Return the stage ``name`` and all stages that it was made from, unordered; None if ``stages`` lacks one."""
     finished = {stage.name: stage for stage in stages}
-    behind: dict[str, FinishedStage] = {}
+    needed: dict[str, FinishedStage] = {}
     waiting = [name]
     while waiting:
-        if (current := waiting.pop()) not in behind:
-            if current not in finished:
-                return None
-            behind[current] = finished[current]
-            waiting += finished[current].after
-    return list(behind.values())
+        current = waiting.pop()
+        if current in needed:
+            continue
+        if current not in finished:
+            return None
+        needed[current] = finished[current]
+        waiting += finished[current].after
+    return list(needed.values())
 
 
-def _own(stage: FinishedStage) -> int | None:
-    """The calls that were made for one stage."""
+def _count_own_calls(stage: FinishedStage) -> int | None:
+    """Return the calls of a stage; None if they are unknown."""
     if (recorded := stage.summary.get(ASKED)) is not None:
         return int(recorded)
+
+    # A stage of an earlier version: its calls follow from its settings and its counts.
     last = PurePosixPath(stage.name).name
     if last in ("base", "final", "sft") or last.startswith("student_"):
-        return 0  # the solutions for the ORM's weak students are counted in its solver
+        return 0  # the calls for the ORM's weak students are counted in its solver
     settings, summary = stage.settings, stage.summary
-    if stage.name.startswith("orm"):  # synthetic problems come with their solutions and a checker of steps
+    if stage.name.startswith("orm"):  # synthetic problems have solutions and a step checker of their own
         return 0 if str(settings.get("data._target_")).endswith(".SyntheticData") else None
     judge = settings.get("distill.judge" if last == "distill" else "judge.name")
     by_teacher = JUDGES_BY_TEACHER.get(str(judge))

@@ -1,1 +1,1 @@
-"""A fit on whatever devices there are: Lightning modules, batches, one fresh resumable Trainer a fit."""
+"""Training on any number of devices: Lightning modules, batches, and a new resumable Trainer per training."""

@@ -1,8 +1,8 @@
-"""What a fit sees, step by step: a pure function of (rows, seed, step), so a resumed fit sees the same.
+"""The rows of each training step, as a pure function of (rows, seed, step), so that a resumed training has the same.
 
-A stream gives the rows of one optimiser step (a global batch). Batches stay as they are drawn: rows of one length in a
-batch are rows of one kind of question, from which students learned markedly worse. How a batch is cut into
-micro-batches is said in ``mathse.training.packing``.
+A stream returns the rows of an optimiser step (a global batch) as they were drawn. Rows are not grouped by length: rows
+of equal length are questions of one kind, and students learned markedly worse from such batches.
+``mathse.training.packing`` cuts a global batch into micro-batches.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from mathse.seeds import derive, rng
 
 
 class Stream(Protocol):
-    """``keyed_rows(step)``: the rows of a step, each with a cache key (None: made for this step only)."""
+    """``keyed_rows(step)``: the rows of a step, each with its cache key (None: the row is made for this step only)."""
 
     def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]: ...
 
 
 class EpochStream:
-    """The same rows over and over, in an order drawn anew each epoch."""
+    """The same rows in each epoch, in an order that is drawn for each epoch."""
 
     def __init__(self, rows: Sequence[Row], batch_size: int, seed: int) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self._epoch: tuple[int, list[int]] = (-1, [])  # its number, and the order of its rows
+        self._epoch: tuple[int, list[int]] = (-1, [])  # number of the last epoch used, and the order of its rows
 
     def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]:
-        numbers = [self._drawn(k) for k in range(step * self.batch_size, (step + 1) * self.batch_size)]
+        first = step * self.batch_size
+        numbers = [self._draw_row(position) for position in range(first, first + self.batch_size)]
         return [(i, self.rows[i]) for i in numbers]
 
-    def _drawn(self, position: int) -> int:
-        """The number of the row at ``position`` in the endless sequence of epochs."""
+    def _draw_row(self, position: int) -> int:
+        """Return the number of the row at ``position`` in the endless sequence of epochs."""
         epoch, k = divmod(position, len(self.rows))
         if self._epoch[0] != epoch:
             order = list(range(len(self.rows)))
@@ -43,10 +44,10 @@ class EpochStream:
 
 
 class OnceStream:
-    """Each row once, in order of length: for validation."""
+    """Each row once, in order of length, for validation."""
 
     def __init__(self, rows: Sequence[Row], batch_size: int) -> None:
-        order = sorted(range(len(rows)), key=lambda i: length(rows[i]))
+        order = sorted(range(len(rows)), key=lambda i: count_characters(rows[i]))
         self.batches = [[(i, rows[i]) for i in order[k : k + batch_size]] for k in range(0, len(order), batch_size)]
 
     def keyed_rows(self, step: int) -> Sequence[tuple[int | None, Row]]:
@@ -54,10 +55,10 @@ class OnceStream:
 
 
 class MixedStream:
-    """Rows from ``stream``, a share of them replaced by rows that ``make`` writes for this step.
+    """Rows of ``stream``; a share of them is replaced by rows that ``make`` writes for this step.
 
-    The share is 1 for the first 45 % of the steps, then falls in a line to ``final_share`` over the next 30 %
-    (measured: made-up errors first, then real ones, taught the ORM best).
+    The share is 1 in the first 45 % of the steps and then falls linearly to ``final_share`` over the next 30 %. In a
+    measurement the ORM learned best from synthetic errors first and real errors later.
     """
 
     def __init__(
@@ -76,12 +77,13 @@ class MixedStream:
         return [*made, *real[count:]]
 
 
-def length(row: Row) -> int:
-    """Characters of a row: a cheap proxy for its tokens."""
-    before = sum(len(question) + len(answer) for question, answer in row.get("history", ()))
-    return before + len(row["question"]) + max(len(row.get("response", "")), len(row.get("rejected", "")))
+def count_characters(row: Row) -> int:
+    """Return the characters of a row, a cheap estimate of its length in tokens."""
+    history = sum(len(question) + len(answer) for question, answer in row.get("history", ()))
+    longest = max(len(str(row.get(path, ""))) for path in ("response", "rejected", "mismatched"))
+    return history + len(row["question"]) + longest
 
 
-def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """The seed of a step's dropout; rank 0's is that of a single process."""
+def derive_step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Return the seed of a step's dropout. Rank 0 has the seed of a single process."""
     return derive(seed, "step", step, *([rank] if rank else [])) % 2**63

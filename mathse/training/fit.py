@@ -1,7 +1,7 @@
-"""One fit: a fresh Trainer, resumable from its last checkpoint, ending in a folder that plain transformers opens.
+"""One training: a new Trainer, resumable from its last resume point, that ends in a folder for plain transformers.
 
-A second ``fit`` on the same Trainer trains no step and reports success, and callbacks keep state between fits; so each
-fit builds both anew.
+Lightning trains no step and reports success where ``fit`` is called twice on a Trainer, and callbacks keep their state.
+So each training builds a new Trainer and new callbacks.
 """
 
 from __future__ import annotations
@@ -23,42 +23,63 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from mathse.config.evolution import DPO
 from mathse.config.fits import Fit
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.errors import MathSEError
 from mathse.models import layer_states, memory, modes, reference
-from mathse.models.base import Backbone
+from mathse.models.base import Backbone, Length
 from mathse.models.feature_store import FeatureStore
-from mathse.models.flops import forward_flops, kept_states_flops, model_name, picture_work
+from mathse.models.flops import count_forward_flops, count_kept_states_flops, count_picture_work, name_model
 from mathse.models.layer_states import LayerStates
-from mathse.models.model_spec import ModelSpec, close_shared, spec_of
-from mathse.models.needs import frozen_parts, whole_gradients_fit
+from mathse.models.model_spec import ModelSpec, close_shared, find_spec
+from mathse.models.needs import find_frozen_parts, has_room_for_gradients
 from mathse.models.operations import Amounts
 from mathse.models.placement import META
-from mathse.models.precision import cpu_prefers_bfloat16, pixels_of, precision_of
-from mathse.models.row import Row, paths_of
-from mathse.models.tower_features import pictures_of
+from mathse.models.precision import choose_pixel_dtype, choose_precision, cpu_prefers_bfloat16
+from mathse.models.row import Row, list_row_paths
+from mathse.models.tower_features import list_pictures
 from mathse.runs import meter
 from mathse.runs.layout import CHECKPOINT, REFERENCE, SCRATCH, TRAIN_LOG, TRAINED
 from mathse.runs.store import publish_folder, write_json, write_jsonl
 from mathse.seeds import derive
 from mathse.training import leaving, ranks, resume, strategies
 from mathse.training.allocator import give_back_freed_memory
-from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, length
+from mathse.training.batches import EpochStream, MixedStream, OnceStream, Stream, count_characters
 from mathse.training.divergence import Divergence
-from mathse.training.dpo import DPOModule, PairData, with_reference
+from mathse.training.groups import GroupData, GroupModule, Sampling, log_probs_of_sampler
 from mathse.training.loader import StepData, StepLoader
+from mathse.training.monitor import TrainingMonitor, is_logged
+from mathse.training.online import OnlineBatches, OnlineModule, OnlineStream, ResponseData
 from mathse.training.orm import ORMModule
+from mathse.training.pairs import PairData, PairModule
+from mathse.training.paths import add_reference
 from mathse.training.sft import SFTModule
-from mathse.training.watch import Watch, is_logged
+from mathse.training.verdicts import VerdictData, VerdictModule
 
-PREFERRING = ("margin", "preferred")  # what DPO's steps say beside their loss
+DATA: dict[str, type[StepData]] = {"rows": StepData, "pairs": PairData, "verdicts": VerdictData, "groups": GroupData}
 
 
 @dataclass(frozen=True)
 class FitJob:
-    """What to fit: ``rows`` (or another ``stream`` over them), validated on ``val_rows``, in a stage's ``folder``."""
+    """A training to run.
+
+    Attributes:
+        folder: the stage's folder.
+        rows: the training rows, as ``update.data`` says.
+        seed: of the rows' order, dropout and adapters.
+        settings: method, length, batch and optimiser.
+        trainer: hardware and precision.
+        val_rows: rows of the validation.
+        stream: draws the rows of each step; None: epochs over ``rows``.
+        status_tokens: of an ORM, the first tokens of CORRECT and WRONG.
+        update: of a loss other than the cross-entropy (mathse/training/updates). Batch sizes count its rows.
+        sampling: of the paths of groups.
+        kept_in: dtype of the checkpoint after a full fine-tuning; None: the dtype in which the model was opened.
+        tower_features: whether stored features replace pictures; ``fit`` decides it.
+        kept: stored hidden states that replace all frozen layers; ``fit`` decides it.
+        reduced_once: whether sharded gradients are reduced only in a step's last pass; ``fit`` decides it.
+        online: samples the rows of each step; ``rows`` are the prompts. None: ``rows`` are trained on.
+    """
 
     folder: Path
     rows: Sequence[Row]
@@ -67,29 +88,49 @@ class FitJob:
     trainer: TrainerSettings
     val_rows: Sequence[Row] = ()
     stream: Stream | None = None
-    status_tokens: tuple[int, int] | None = None  # an ORM's fit
-    dpo: DPO | None = None  # a fit whose rows are pairs; batch sizes then count pairs
-    kept_in: torch.dtype | None = None  # of the checkpoint after a full fit; None: as the model was opened
-    tower_features: bool = False  # kept features stand for pictures; ``fit`` decides that
-    kept: LayerStates | None = None  # hidden states that stand for all frozen layers; ``fit`` decides that too
-    reduced_once: bool = True  # sharded gradients, in a step's last pass; ``fit`` decides that
+    status_tokens: tuple[int, int] | None = None
+    update: Any = None
+    sampling: Sampling | None = None
+    kept_in: torch.dtype | None = None
+    tower_features: bool = False
+    kept: LayerStates | None = None
+    reduced_once: bool = True
+    online: OnlineBatches | None = None
 
     @property
     def steps(self) -> int:
         return self.settings.steps(len(self.rows))
 
     @property
+    def paths_per_row(self) -> int:
+        return len(list_row_paths(self.rows[0]))
+
+    @property
+    def paths_per_pass(self) -> int:
+        """The paths of a row that one forward pass with a gradient has."""
+        return 2 if self.update is not None and self.update.data == "pairs" else 1
+
+    @property
+    def reference_names(self) -> tuple[str, ...]:
+        """The paths, or the tokens, that need log-probabilities of the model before the first step."""
+        if self.update is None or self.online is not None:
+            return ()
+        if self.update.data == "groups":
+            return ("tokens",) if getattr(self.update, "needs_old", False) else ()
+        return {"pairs": ("chosen", "rejected"), "verdicts": ("response", "mismatched")}[self.update.data]
+
+    @property
     def validated_rows(self) -> Sequence[Row]:
         return self.val_rows[: self.settings.val_rows]
 
     @property
-    def shown_rows(self) -> Sequence[Row]:
-        """With both paths of a pair, as the rows that a model reads."""
-        return [path for row in (*self.rows, *self.validated_rows) for path in paths_of(row)]
+    def all_paths(self) -> Sequence[Row]:
+        """The rows that the model reads, of training and then of validation. A row of two paths is two rows."""
+        return [path for row in (*self.rows, *self.validated_rows) for path in list_row_paths(row)]
 
     @property
     def validation_every(self) -> int | None:
-        """Steps between validations; None without rows to validate on."""
+        """Steps between validations; None without validation rows."""
         return min(self.settings.val_every, self.steps) if self.validated_rows else None
 
 
@@ -97,15 +138,22 @@ def fit(
     backbone: Backbone,
     job: FitJob,
     callbacks: Sequence[pl.Callback] = (),
-    announce: Callable[[memory.Trained], None] | None = None,
+    announce: Callable[[memory.TrainingSummary], None] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
-    """Fit ``backbone.model`` in place and return the folder of the finished checkpoint.
+    """Train ``backbone.model`` in place and return the folder of the finished checkpoint.
 
-    Where ``job.folder / "checkpoint"`` exists the fit is done and nothing is trained. Without a row it is an error:
-    the caller decides what a stage without rows means. ``announce`` is called with what will train, before the first
-    step; ``say`` with a sentence on a resume point or a log that is damaged, and where a frozen tower's features cannot
-    be kept.
+    Where ``job.folder / "checkpoint"`` exists, the training is finished and this function trains nothing.
+
+    Args:
+        callbacks: further callbacks of Lightning's Trainer, on rank 0.
+        announce: called before the first step with the parts that train and their memory.
+        say: called with a sentence about each damaged resume point or log, and where features or hidden states of
+            frozen parts cannot be stored.
+
+    Raises:
+        MathSEError: ``job`` has no rows. The caller decides about a stage without rows.
+        KeyboardInterrupt: the process was asked to stop; the resume point or the checkpoint is written.
     """
     done, stage = job.folder / CHECKPOINT, meter.current()
     if done.exists():
@@ -113,134 +161,165 @@ def fit(
             stage.expect_settled(done)
         return done
     if not job.rows:
-        raise MathSEError(f"no row to fit on in {job.folder}")
+        raise MathSEError(f"no row to train on in {job.folder}")
     (job.folder / SCRATCH).mkdir(parents=True, exist_ok=True)
-    job = replace(job, trainer=replace(job.trainer, precision=precision_of(job.trainer)))  # of all ranks, by this one
-    before = _prepare(backbone, job)
-    paths = 1 if job.dpo is None else 2  # of a row
+    # Rank 0 resolves precision=fastest for all ranks.
+    job = replace(job, trainer=replace(job.trainer, precision=choose_precision(job.trainer)))
+    settings, hardware = job.settings, job.trainer
+    device = device_of(hardware)
+    before = _prepare_model(backbone, job)
 
-    # What trains, what is frozen, and the memory it is expected to take.
-    settings = job.settings
-    longest = backbone.encode([max(job.rows, key=length)])[0]
+    # Report the parts that train, the frozen parts, and the expected memory.
+    longest = backbone.encode([max(job.rows, key=count_characters)])[0]
+    if job.online is not None and job.sampling is not None:
+        longest = replace(longest, response=[backbone.pad_id] * job.sampling.max_new_tokens)
+    rows_at_once = settings.rows_at_once(job.paths_per_pass * len(longest.ids))
     estimated = memory.estimate(
         backbone,
         longest,
-        paths * settings.rows_at_once(paths * len(longest.ids)),
-        job.trainer.precision,
+        job.paths_per_pass * rows_at_once,
+        hardware.precision,
         settings.activation_checkpointing,
-        shards=job.trainer.devices if job.trainer.strategy == "fsdp2" else 1,
+        shards=hardware.devices if hardware.strategy == "fsdp2" else 1,
     )
-    parts = memory.part_rows(backbone, settings.optimizer.lr, settings.vision_lr_scale)
-    trained = memory.Trained(settings.method, job.trainer.precision, parts, estimated)
+    parts = memory.count_parts(backbone, settings.optimizer.lr, settings.vision_lr_scale)
+    trained = memory.TrainingSummary(settings.method, hardware.precision, parts, estimated)
     write_json(job.folder / TRAINED, trained.to_json())
     if announce is not None:
         announce(trained)
 
-    # What the model gives each path of a pair before it has learnt from them.
-    if job.dpo is not None:
-        device, precision = device_of(job.trainer), job.trainer.precision
-        at_once = settings.rows_at_once(paths * len(longest.ids))
-        file = job.folder / REFERENCE
-        pairs = with_reference(backbone, job.rows, file, device=device, precision=precision, at_once=at_once)
-        job = replace(job, rows=pairs)
+    if job.reference_names:
+        rows = add_reference(
+            backbone,
+            job.rows,
+            job.folder / REFERENCE,
+            names=job.reference_names,
+            device=device,
+            precision=hardware.precision,
+            rows_at_once=rows_at_once,
+            log_probs_of=log_probs_of_sampler(backbone, job.update, job.sampling),
+        )
+        job = replace(job, rows=rows)
 
-    # Whether whole gradients fit beside all that until a step's last pass. Rank 0 decides for all.
-    if (device := device_of(job.trainer)).type == "cuda":
-        whole = memory.SINGLE * sum(memory.numel(p) for p in backbone.model.parameters() if p.requires_grad)
-        has = torch.cuda.get_device_properties(device).total_memory
-        job = replace(job, reduced_once=whole_gradients_fit(estimated.total, whole, has))
+    # FSDP2: whether whole gradients fit beside this memory until a step's last pass. Rank 0 decides for all ranks.
+    if device.type == "cuda":
+        gradients = memory.FLOAT32_BYTES * sum(memory.numel(p) for p in backbone.model.parameters() if p.requires_grad)
+        gpu_memory = torch.cuda.get_device_properties(device).total_memory
+        job = replace(job, reduced_once=has_room_for_gradients(estimated.total, gradients, gpu_memory))
 
-    # Whether the frozen layers' hidden states can be kept; with them no tower runs either.
-    if settings.freeze_layers and job.steps * settings.batch_size > len(job.rows):  # else no row is seen twice
-        kept = _kept_states(backbone, job)
-        if isinstance(kept, str):
+    # The hidden states of frozen layers are stored if a row is used more than once. Then no tower runs either.
+    if settings.freeze_layers and job.online is None and job.steps * settings.batch_size > len(job.rows):
+        states = _open_layer_states(backbone, job)
+        if isinstance(states, str):
             say(
-                f"{job.folder.name}: the lower {settings.freeze_layers} layers are frozen, and run in each step all "
-                f"the same: their hidden states cannot be kept, because {kept}"
+                f"{job.folder.name}: the lower {settings.freeze_layers} layers are frozen, but run in each step: their "
+                f"hidden states cannot be kept, because {states}"
             )
         else:
-            job = replace(job, kept=kept)
+            job = replace(job, kept=states)
 
-    # Whether the frozen tower's features fit into their store. Rows that are made up on the way show other pictures.
+    # The frozen tower's features are stored if they fit. Rows that MixedStream makes have other pictures each time.
     features = backbone.tower_features
-    usable = features is not None and job.kept is None and set(features.parts) <= set(frozen_parts(settings))
-    if features is not None and usable and settings.tower_features and not isinstance(job.stream, MixedStream):
-        refusal = features.prepare(backbone, job.shown_rows, device_of(job.trainer), job.trainer.precision)
+    if (
+        features is not None
+        and settings.tower_features
+        and job.kept is None
+        and job.online is None
+        and set(features.parts) <= set(find_frozen_parts(settings))
+        and not isinstance(job.stream, MixedStream)
+    ):
+        refusal = features.prepare(backbone, job.all_paths, device, hardware.precision)
         job = replace(job, tower_features=refusal is None)
         if refusal is not None:
             say(f"{job.folder.name}: {refusal}")
 
-    before_steps = list(_spent_before(backbone, job)) if stage is not None else []
+    spent_before = list(_list_spent_before(backbone, job)) if stage is not None else []
 
-    # The steps, from the last resume point on, on all ranks.
-    start = resume.newest(job.folder / SCRATCH, say) if strategies.keeps_resume_points(job.trainer) else None
+    # The steps, from the last resume point, on all ranks.
+    start = resume.find_newest(job.folder / SCRATCH, say) if strategies.keeps_resume_points(hardware) else None
     log = TrainLog(job.folder / TRAIN_LOG, start.step if start else 0, say)
     with closing(log):
-        lead = partial(_train, backbone, job, start, log, callbacks)
-        spent, *_ = ranks.current().run_on_all(lead, _train_along, spec_of(backbone), job, start)
-    if stage is not None:  # before the checkpoint is there: a kill leaves both, or the fit is resumed
-        stage.settle(done, [*before_steps, *spent])
-    gc.collect()  # Trainer and module refer to each other, and hold the optimiser: gone before the export
+        train_here = partial(_train, backbone, job, start, log, callbacks)
+        spent, *_ = ranks.current().run_on_all(train_here, _train_on_other_rank, find_spec(backbone), job, start)
+    # The meter is settled before the checkpoint exists, so a kill leaves both, or the training is resumed.
+    if stage is not None:
+        stage.settle(done, [*spent_before, *spent])
+
+    # Trainer and module refer to each other and hold the optimiser, so only the garbage collector frees them.
+    gc.collect()
     give_back_freed_memory()
     save_checkpoint(backbone, done, lambda folder: modes.finish(backbone, settings, before, folder, done, job.kept_in))
-    if leaving.is_asked():  # in the last step
+    if leaving.is_asked():  # the request came in the last step
         raise KeyboardInterrupt
     return done
 
 
-def _prepare(backbone: Backbone, job: FitJob) -> modes.State:
+def _prepare_model(backbone: Backbone, job: FitJob) -> modes.State:
     return modes.prepare(backbone, job.settings, job.trainer.precision, derive(job.seed, "adapter") % 2**63)
 
 
-def _kept_states(backbone: Backbone, job: FitJob) -> LayerStates | str:
-    """The hidden states below the first layer that trains, or why they cannot be kept."""
+def _open_layer_states(backbone: Backbone, job: FitJob) -> LayerStates | str:
+    """Return the store of the hidden states below the first layer that trains, or why they cannot be kept."""
     hardware = job.trainer
     if isinstance(job.stream, MixedStream):
-        return "rows are made up on the way"
+        return "rows are made in each step"
     if ranks.current().world_size > 1 and strategies.pass_together(hardware):
-        return f"trainer.strategy = {hardware.strategy!r} has the layers in pieces"
+        return f"trainer.strategy = {hardware.strategy!r} splits the layers between ranks"
     store = FeatureStore.of(hardware.tower_features_folder, hardware.tower_features_gb)
-    before = backbone.device
+    earlier_device = backbone.device
     backbone.to(device_of(hardware))
     try:
-        return layer_states.prepare(backbone, job.shown_rows, store, hardware.precision)
+        return layer_states.prepare(backbone, job.all_paths, store, hardware.precision)
     finally:
-        backbone.to(before)
+        backbone.to(earlier_device)
 
 
-def _spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
-    """Work before the first step whose result is kept: the frozen tower's features or the hidden states of frozen
-    layers, and the log-probabilities of a pair's paths. It counts as if no earlier fit had left it."""
-    forward = forward_flops(backbone)
+def _list_spent_before(backbone: Backbone, job: FitJob) -> Iterator[meter.Debit]:
+    """Yield a debit for each result that is computed before the first step and kept.
+
+    These are the frozen tower's features or the frozen layers' hidden states, and the log-probabilities of paths. Each
+    debit is complete, also where an earlier training has left the result.
+    """
+    forward = count_forward_flops(backbone)
     if job.kept is not None:
-        below = kept_states_flops(backbone)
-        for row, length in zip(job.shown_rows, backbone.lengths(job.shown_rows), strict=True):
-            read = Amounts(tokens=length.total, squares=length.total**2)
+        below = count_kept_states_flops(backbone)
+        for row, length in zip(job.all_paths, backbone.lengths(job.all_paths), strict=True):
+            amounts = Amounts(tokens=length.total, squares=length.total**2)
             for image in row["images"]:
-                read += picture_work(backbone, image, trained=True)[1]
-            name = f"states of {model_name(backbone)} below layer {job.settings.freeze_layers}: {_text_of(row)}"
-            yield meter.Debit("method", meter.Spent(flops=below.of(read)), once=name, lasting=True)
+                amounts += count_picture_work(backbone, image, trained=True)[1]
+            name = f"states of {name_model(backbone)} below layer {job.settings.freeze_layers}: {_hash_row(row)}"
+            yield meter.Debit("method", meter.Spent(flops=below.of(amounts)), once=name, lasting=True)
     if job.tower_features:
-        for image, trained in pictures_of(job.shown_rows):
-            name, work = picture_work(backbone, image, trained)
-            yield meter.Debit("method", meter.Spent(flops=forward.of(work)), once=name, lasting=True)
-    if job.dpo is not None:
-        for length in backbone.lengths([path for pair in job.rows for path in paths_of(pair)]):
-            read = Amounts(tokens=length.total, targets=length.response, squares=length.total**2)
-            yield meter.Debit("method", meter.Spent(prefilled_tokens=length.total, flops=forward.of(read)))
+        for image, trained in list_pictures(job.all_paths):
+            name, amounts = count_picture_work(backbone, image, trained)
+            yield meter.Debit("method", meter.Spent(flops=forward.of(amounts)), once=name, lasting=True)
+    # Forward passes over whole paths: before the first step, and over the mismatched paths of all steps.
+    passes: list[Length] = []
+    if job.reference_names:
+        passes += backbone.lengths([path for row in job.rows for path in list_row_paths(row)])
+    if job.update is not None and job.update.data == "verdicts":
+        mismatched = backbone.lengths([list_row_paths(row)[1] for row in job.rows])
+        stream = EpochStream(job.rows, job.settings.batch_size, job.seed)
+        for step in range(job.steps):
+            passes += [mismatched[key] for key, _ in stream.keyed_rows(step) if key is not None]
+    for length in passes:
+        amounts = Amounts(tokens=length.total, targets=length.response, squares=length.total**2)
+        yield meter.Debit("method", meter.Spent(prefilled_tokens=length.total, flops=forward.of(amounts)))
 
 
-def _text_of(row: Row) -> str:
-    """A row by its content, of which kept states are made once."""
-    turns = [row["question"], row.get("response", ""), *(text for turn in row.get("history", ()) for text in turn)]
-    return hashlib.sha256("\x1f".join([*map(str, row["images"]), *turns]).encode()).hexdigest()
+def _hash_row(row: Row) -> str:
+    """Return a hash of the row's content. Rows of equal content share their hidden states."""
+    texts = [row["question"], row.get("response", "")]
+    for question, answer in row.get("history", ()):
+        texts += [question, answer]
+    return hashlib.sha256("\x1f".join([*map(str, row["images"]), *texts]).encode()).hexdigest()
 
 
-def _train_along(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> list[meter.Debit]:
-    """The fit on a rank other than 0, which opens the model itself: without numbers, where it is handed them."""
+def _train_on_other_rank(spec: ModelSpec, job: FitJob, start: resume.ResumePoint | None) -> list[meter.Debit]:
+    """Train on a rank other than 0. It opens the model itself, on the meta device where rank 0 sends the weights."""
     close_shared()
     backbone = spec.open(META if strategies.hands_out(job.trainer) else None)
-    _prepare(backbone, job)
+    _prepare_model(backbone, job)
     spent = _train(backbone, job, start)
     del backbone
     gc.collect()  # as on rank 0
@@ -255,58 +334,70 @@ def _train(
     log: TrainLog | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> list[meter.Debit]:
-    """The steps of a fit from ``start`` on, on each of its ranks; rank 0 has the log and the callbacks. What the whole
-    fit has spent."""
-    settings, hardware = job.settings, job.trainer
-    precision = precision_of(hardware)
-    micro = settings.micro_batch_size
-    options: dict[str, Any] = {"optimizer": settings.optimizer, "vision_lr_scale": settings.vision_lr_scale}
-    options |= {"steps": job.steps, "seed": job.seed, "reduced_once": job.reduced_once}
-    if job.dpo is not None:
-        module: SFTModule = DPOModule(backbone, job.dpo, **options)
-    elif job.status_tokens is None:
-        module = SFTModule(backbone, **options)
-    else:
-        module = ORMModule(backbone, status_tokens=job.status_tokens, **options)
+    """Make the steps from ``start`` on. Each rank calls it; only rank 0 has the log and the callbacks.
 
-    # Ranks see their share of each step's rows, in training and in validation.
-    rank = ranks.current()
+    Returns the debits of the whole training, steps before ``start`` included.
+    """
+    settings, hardware, rank = job.settings, job.trainer, ranks.current()
+    precision, device = choose_precision(hardware), device_of(hardware)
+    module = _build_module(backbone, job)
+
+    # Each rank has its share of a step's rows, in training and in validation.
     stream = job.stream or EpochStream(job.rows, settings.batch_size, job.seed)
-    data_options: dict[str, Any] = {
+    if job.online is not None:
+        stream = OnlineStream(job.online, backbone, precision)
+    divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
+    first_step = start.step if start else 0
+    monitor = TrainingMonitor(
+        backbone, divergence=divergence, advice=_list_remedies(job), start=first_step, kept=job.kept is not None
+    )
+    is_on_gpu = device.type == "cuda"
+    shares: dict[str, Any] = {
         "rank": rank.rank,
         "ranks": rank.world_size,
         "tokens": settings.tokens_per_micro_batch,
+        "pixels": choose_pixel_dtype(precision),
     }
-    data_options["pixels"] = pixels_of(precision)
-    pinned = device_of(hardware).type == "cuda"
-    first_step = start.step if start else 0
-    divergence = Divergence(hardware.max_grad_norm_ratio, settings.optimizer.clip)
-    watch = Watch(backbone, divergence=divergence, advice=_advice(job), start=first_step, kept=job.kept is not None)
-    step_data = StepData if job.dpo is None else PairData
-    kept, trained_paths = job.kept, len(job.rows) * (1 if job.dpo is None else 2)
-    data_options["together"] = strategies.pass_together(hardware)
-    data_options["kept"] = kept and kept.part(slice(trained_paths))
-    data = step_data(stream, backbone, micro, job.steps, **data_options)
-    loader = StepLoader(data, first_step, hardware.workers, pinned, observe=watch.observe)
+    trained_paths = job.paths_per_row * len(job.rows)  # stored states are in the order of all_paths: training first
+    step_data = DATA["rows" if job.update is None else job.update.data] if job.online is None else ResponseData
+    data = step_data(
+        stream,
+        backbone,
+        settings.micro_batch_size,
+        job.steps,
+        together=strategies.pass_together(hardware),
+        kept=job.kept and job.kept.select(slice(trained_paths)),
+        **shares,
+    )
+    workers = hardware.workers if job.online is None else 0  # a worker has no model to sample from
+    loader = StepLoader(data, first_step, workers, is_on_gpu, observe=monitor.observe)
     val_loader = None
     validation: dict[str, Any] = {"limit_val_batches": 0}
     if job.validation_every is not None:
-        val_stream = OnceStream(job.validated_rows, micro * rank.world_size)
-        data_options |= {"together": True, "kept": kept and kept.part(slice(trained_paths, None))}
-        val_data = StepData(val_stream, backbone, micro, len(val_stream.batches), **data_options)
-        val_loader = StepLoader(val_data, 0, 0, pinned, observe=watch.observe_validation)
+        val_stream = OnceStream(job.validated_rows, settings.micro_batch_size * rank.world_size)
+        val_data = StepData(
+            val_stream,
+            backbone,
+            settings.micro_batch_size,
+            len(val_stream.batches),
+            together=True,
+            kept=job.kept and job.kept.select(slice(trained_paths, None)),
+            **shares,
+        )
+        val_loader = StepLoader(val_data, 0, 0, is_on_gpu, observe=monitor.observe_validation)
         validation = {"val_check_interval": job.validation_every, "num_sanity_val_steps": 0}
 
-    # Progress bars, checkpoints and logs of Lightning are off: ours write what a stage records.
-    ours: list[pl.Callback] = [watch]
-    if kept is not None:
-        ours.append(FillStates(backbone, kept, job.shown_rows))
+    # Our callbacks write the log and the resume points, so Lightning's own are off. The monitor comes first: it ends a
+    # diverged training before the others write.
+    our_callbacks: list[pl.Callback] = [monitor]
+    if job.kept is not None:
+        our_callbacks.append(FillStates(backbone, job.kept, job.all_paths))
     if log is not None:
-        log.watch = watch
-        ours.append(log)
+        log.monitor = monitor
+        our_callbacks.append(log)
     keeps_points = strategies.keeps_resume_points(hardware)
     if keeps_points:
-        ours.append(
+        our_callbacks.append(
             resume.ResumePoints(
                 job.folder / SCRATCH,
                 hardware.checkpoint_every,
@@ -314,18 +405,18 @@ def _train(
                 job.validation_every,
                 start,
                 before=log.sync if log is not None else lambda: None,
-                watch=watch,
+                monitor=monitor,
             )
         )
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", "The .srun. command is available")  # the ranks are started, by us or by srun
+    warnings.filterwarnings("ignore", "The .srun. command is available")  # the ranks have been started already
     trainer = pl.Trainer(
-        **strategies.among_ranks(hardware, settings.optimizer.clip),
-        # with bf16-true the weights are bfloat16 already: Lightning would round the rotary frequencies too
+        **strategies.place_on_ranks(hardware, settings.optimizer.clip),
+        # With bf16-true the weights are bfloat16 already. Lightning would round the rotary frequencies too.
         precision="32-true" if precision == "bf16-true" else precision,
         max_steps=job.steps,
         max_epochs=-1,
-        callbacks=[*ours, *callbacks],
+        callbacks=[*our_callbacks, *callbacks],
         log_every_n_steps=hardware.log_every,
         check_val_every_n_epoch=None,
         logger=False,
@@ -335,55 +426,81 @@ def _train(
         use_distributed_sampler=False,
         **validation,
     )
-    with warnings.catch_warnings(), ExitStack() as in_use:
+
+    with warnings.catch_warnings(), ExitStack() as contexts:
         if job.tower_features:
+            # Each rank computes its share of the missing features. Then all ranks read the stored features.
             features = backbone.tower_features
-            assert features is not None  # ``fit`` has asked for it, and all ranks open by the same spec
-            in_use.enter_context(features.store.relied_on())
-            share = slice(rank.rank, None, rank.world_size)
+            assert features is not None  # ``fit`` has checked it, and all ranks open the model by the same spec
+            contexts.enter_context(features.store.protect_files())
             if strategies.hands_out(hardware):
-                strategies.hand_out_vision(backbone, device_of(hardware))
-            features.fill(backbone, job.shown_rows, device_of(hardware), precision, share)
+                strategies.hand_out_vision(backbone, device)
+            share = slice(rank.rank, None, rank.world_size)
+            features.fill(backbone, job.all_paths, device, precision, share)
             rank.barrier()
-            in_use.enter_context(features.used("read"))
-        if kept is not None:
-            in_use.enter_context(kept.store.relied_on())
-        rank.barrier()  # deepspeed's have each read the model from the disk
+            contexts.enter_context(features.use("read"))
+        if job.kept is not None:
+            contexts.enter_context(job.kept.store.protect_files())
+        rank.barrier()  # under DeepSpeed each rank has read the model from the disk, which takes unequal time
         warnings.simplefilter("ignore")  # Lightning's advice on workers and logging
         if keeps_points:
-            in_use.enter_context(leaving.fit_under_way(decides=rank.is_main))
-        in_use.enter_context(rank.limit_waits())
+            contexts.enter_context(leaving.stop_between_steps(decides=rank.is_main))
+        contexts.enter_context(rank.limit_waits())
         try:
             trainer.fit(module, loader, val_loader)
-        except SystemExit as e:  # what Lightning makes of a KeyboardInterrupt
+        except SystemExit as e:  # Lightning raises it for a KeyboardInterrupt
             raise KeyboardInterrupt from e
     if trainer.global_step != job.steps:
-        raise MathSEError(f"the fit in {job.folder} made {trainer.global_step} of {job.steps} steps")
+        raise MathSEError(f"the training in {job.folder} made {trainer.global_step} of {job.steps} steps")
     module.eval()
     strategies.gather(module)
+
+    # Drop references that would keep the module, and through it the optimiser, as long as a callback or the model.
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        # Lightning gives each the module's own log methods, and a callback that lives on would keep the module with it
-        for name in ("log", "log_dict"):
+        for name in ("log", "log_dict"):  # bound methods of the module, set by Lightning
             vars(callback).pop(name, None)
-    spent = watch.spent()
-    module.trainer = (
-        None  # sharded layers refer to the module; through it the optimiser would stay as long as the model
-    )
+    spent = monitor.list_spent()
+    module.trainer = None  # sharded layers refer to the module
     return spent
 
 
-def _advice(job: FitJob) -> str:
-    """What to try where the fit diverges. Another rate begins the fit anew; what only says when to stop does not."""
+def _build_module(backbone: Backbone, job: FitJob) -> SFTModule:
+    options: dict[str, Any] = {
+        "optimizer": job.settings.optimizer,
+        "vision_lr_scale": job.settings.vision_lr_scale,
+        "steps": job.steps,
+        "seed": job.seed,
+        "reduced_once": job.reduced_once,
+    }
+    if job.online is not None:
+        assert job.sampling is not None
+        return OnlineModule(backbone, job.update, job.sampling, job.online, **options)
+    if job.update is not None:
+        if job.update.data == "groups":
+            return GroupModule(backbone, job.update, job.sampling, **options)
+        return {"pairs": PairModule, "verdicts": VerdictModule}[job.update.data](backbone, job.update, **options)
+    if job.status_tokens is not None:
+        return ORMModule(backbone, status_tokens=job.status_tokens, **options)
+    return SFTModule(backbone, **options)
+
+
+def _list_remedies(job: FitJob) -> str:
+    """Return the remedies for a training that diverges, a part of the error's sentence.
+
+    Another learning rate starts the stage anew in a branch. ``max_grad_norm_ratio`` only decides when to stop, so a
+    higher value continues from the resume point.
+    """
     section = "sft" if job.status_tokens is None else "orm.fit"
     optimizer, precision = job.settings.optimizer, job.trainer.precision
     rate = f"{section}.optimizer.lr below {optimizer.lr:g}"
-    if job.dpo is not None:
-        rate = f"evolution.dpo.lr_scale below {job.dpo.lr_scale:g}"
+    if hasattr(job.update, "lr_scale"):
+        rate = f"evolution.update.lr_scale below {job.update.lr_scale:g}"
     remedies = [rate, f"{section}.optimizer.clip below {optimizer.clip:g}"]
     if precision != "32-true":
         remedies.append(f"trainer.precision={'bf16-mixed' if precision == 'bf16-true' else '32-true'}")
     return (
-        f"pass resume=branch and {', or '.join(remedies)}, or, to go on as it is, a higher trainer.max_grad_norm_ratio"
+        f"pass resume=branch and {', or '.join(remedies)}, or, to continue with the same settings, a higher "
+        "trainer.max_grad_norm_ratio"
     )
 
 
@@ -394,9 +511,15 @@ def save_checkpoint(
     unchanged: bool = False,
     plain: bool = False,
 ) -> Path:
-    """Write a stage's checkpoint folder, all of it or nothing. ``finish(folder)`` is called first, to write more.
-    ``unchanged``: no fit has touched the weights, so those that came from a folder are linked to and not copied;
-    ``plain``: where programs open the folder that know transformers' layout alone, of that layout only."""
+    """Write a stage's checkpoint folder atomically and return it.
+
+    Args:
+        done: the folder.
+        finish: called with the unfinished folder first, to write further files into it.
+        unchanged: whether no training has changed the weights. Weights that were read from a folder are then linked
+            and not copied.
+        plain: whether programs that know only transformers' layout open the folder. It then has this layout.
+    """
     unfinished = done.parent / SCRATCH / CHECKPOINT
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -408,22 +531,24 @@ def save_checkpoint(
 
 
 def device_of(settings: TrainerSettings) -> torch.device:
-    """Where a model works outside a fit: the GPU of this process, if the trainer uses one."""
+    """The device of a model outside of training: the GPU of this process, if the trainer uses GPUs."""
     return ranks.find_device(settings.accelerator)
 
 
 def dtype_of(settings: TrainerSettings) -> str:
-    """The numbers of a model that works outside a fit: as ``trainer.sampling_dtype`` says."""
+    """The dtype of a model outside of training, from ``trainer.sampling_dtype``."""
     if settings.sampling_dtype in ("float32", "bfloat16"):
         return str(settings.sampling_dtype)
     if device_of(settings).type == "cpu":
         return "bfloat16" if settings.sampling_dtype == "fastest" and cpu_prefers_bfloat16() else "float32"
-    return "bfloat16" if precision_of(settings).startswith("bf16") else "float32"
+    return "bfloat16" if choose_precision(settings).startswith("bf16") else "float32"
 
 
 class FillStates(pl.Callback):
-    """Before the first step each rank computes its share of the hidden states that are missing: only now does each have
-    the whole model, on its device."""
+    """Before the first step each rank computes its share of the missing hidden states.
+
+    Only now has each rank the whole model on its device.
+    """
 
     def __init__(self, backbone: Backbone, kept: LayerStates, rows: Sequence[Row]) -> None:
         self.backbone, self.kept, self.rows = backbone, kept, rows
@@ -435,16 +560,22 @@ class FillStates(pl.Callback):
 
 
 class TrainLog(pl.Callback):
-    """``train_log.jsonl``: a line every ``log_every`` steps, with the figures of ``watch``. A resumed fit drops the
-    lines after its start, and with a sentence those that a disk has damaged."""
+    """Writes ``train_log.jsonl``: a line every ``log_every`` steps, with the figures of ``monitor``.
 
-    watch: Watch | None = None
+    Args:
+        path: the file.
+        start: the step of the resume point. Lines of later steps are dropped, and damaged lines too.
+        say: called with a sentence about damaged lines.
+    """
+
+    monitor: TrainingMonitor | None = None
 
     def __init__(self, path: Path, start: int, say: Callable[[str], None] = lambda sentence: None) -> None:
         rows, damaged = [], 0
         if path.exists() and start:
             for line in path.read_bytes().splitlines(keepends=True):
-                if not line.endswith(b"\n"):  # torn by a full disk; its step is after the resume point
+                # A full disk or a kill has torn this line. Its step is after the resume point.
+                if not line.endswith(b"\n"):
                     continue
                 try:
                     row = json.loads(line)
@@ -453,21 +584,27 @@ class TrainLog(pl.Callback):
                 except (ValueError, TypeError, KeyError):
                     damaged += 1
         if damaged:
-            say(f"{path}: {damaged} damaged lines are left out; the fit itself is not touched by that")
+            say(f"{path}: {damaged} damaged lines are left out; the training itself is not affected")
         write_jsonl(path, rows)
         self.file = path.open("a")
 
     def sync(self) -> None:
-        """Lay the lines so far on the disk: a resume point must not outlast them."""
+        """Flush the lines to the disk, before a resume point that depends on them."""
         os.fsync(self.file.fileno())
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        if is_logged(trainer):
-            lr = trainer.optimizers[0].param_groups[0]["lr"]
-            loss = round(float(outputs["loss"]), 6)
-            figures = self.watch.figures if self.watch is not None else {}
-            preferring = {name: round(float(outputs[name]), 6) for name in PREFERRING if name in outputs}
-            self._write({"step": trainer.global_step, "loss": loss, "lr": lr, **preferring, **figures})
+        if not is_logged(trainer):
+            return
+        line = {
+            "step": trainer.global_step,
+            "loss": round(float(outputs["loss"]), 6),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        for name, value in outputs.items():
+            if name not in ("loss", "grad_norm"):  # figures of an update
+                line[name] = round(float(value), 6)
+        figures = self.monitor.figures if self.monitor is not None else {}
+        self._write({**line, **figures})
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         metrics = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items() if k.startswith("val_")}

@@ -1,7 +1,7 @@
-"""The rank of this process among the processes of its run, and its messages to the agent that started it.
+"""This process's rank, and its messages to the agent that started it.
 
-A rank's environment is torchrun's, so everything after the start is the same for ranks that our own agent
-(``agent.py``), torchrun or SLURM started. Loads no torch.
+The environment of a rank is torchrun's, so only the start differs between ranks of our agent (``agent.py``), torchrun
+and SLURM. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -24,17 +24,25 @@ from mathse.config.extras import missing
 from mathse.errors import ConfigError, RankLost
 from mathse.training import leaving
 
-RUN_ID, ERROR_FILE = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_ERROR_FILE"  # set by torch's launcher in each rank
-OUR_RUN = "mathse-"  # how the id of a run begins that our agent launched; the agent's process id follows
-PID, LOST, RESULT = "pid_", "lost", "result.json"  # files that a rank leaves for our agent beside its error file
-LOST_OTHERS = 75  # exit code of a rank that lost the others: it is not the rank that failed
-POLL, PATIENCE = 0.1, 10.0  # seconds; how long a rank may take to end by itself
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
+RUN_ID, ERROR_FILE = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_ERROR_FILE"  # variables that torch's launcher sets in a rank
+RUN_PREFIX = "mathse-"  # first part of a run's id under our agent; the agent's process id follows
+PID, LOST, RESULT = "pid_", "lost", "result.json"  # files of a rank for our agent, in the folder of its error file
+LOST_OTHERS = 75  # exit code of a rank that lost the others; another rank has failed
+POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 10.0  # time for a rank to end by itself
+LOOPBACK = "127.0.0.1"
+PR_SET_PDEATHSIG = 1  # an operation of Linux's prctl
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """A process's number among those of its run. ``local_rank``: its number on its machine, which picks the device."""
+    """A process among the processes of its run.
+
+    Attributes:
+        rank: its number.
+        size: the number of processes.
+        local_rank: its number on its machine, which selects the device.
+    """
 
     rank: int
     size: int
@@ -42,18 +50,22 @@ class RankInfo:
 
 
 class RanksFailed(Exception):
-    """A rank failed, and the reason has been printed; ``code`` is the exit code for the whole command."""
+    """A rank failed and the reason was printed.
+
+    Attributes:
+        code: exit code of the whole command.
+    """
 
     def __init__(self, code: int) -> None:
         super().__init__(f"exit code {code}")
         self.code = code
 
 
-def own_rank(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
-    """This process's rank, if torchrun, SLURM's srun or our agent started several; None in a single process."""
+def read_own_rank(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
+    """Return this process's rank if torchrun, SLURM's srun or our agent started several processes, else None."""
     if "RANK" in environment and "WORLD_SIZE" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":  # srun sets it; sbatch's own script does not have it
+    elif environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":  # srun sets it; the script of sbatch does not have it
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
     else:
         return None
@@ -61,9 +73,11 @@ def own_rank(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
     return RankInfo(rank, size, local_rank) if size > 1 else None
 
 
-def ranks_here(environment: Mapping[str, str] = os.environ) -> int | None:
-    """The number of ranks on this machine, from torchrun's or srun's variables (srun's: the mean over its nodes); None
-    without either."""
+def count_local_ranks(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return the number of ranks on this machine; None without variables of torchrun or srun.
+
+    With srun it is the mean over the nodes.
+    """
     if "LOCAL_WORLD_SIZE" in environment:
         return int(environment["LOCAL_WORLD_SIZE"])
     if "SLURM_STEP_NUM_NODES" in environment and "SLURM_STEP_NUM_TASKS" in environment:
@@ -71,16 +85,18 @@ def ranks_here(environment: Mapping[str, str] = os.environ) -> int | None:
     return None
 
 
-def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Address and port at which rank 0 listens. SLURM sets neither: then its first node, and a port that every rank can
-    compute from the numbers of job and step."""
+def find_meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Return the address and port at which rank 0 listens.
+
+    SLURM sets neither. Then it is the first node, and a port that every rank computes from the numbers of job and step.
+    """
     address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT")
     if address is None and environment.get("SLURM_STEP_NUM_NODES") == "1":
-        address = "127.0.0.1"  # a node's name need not be an address
+        address = LOOPBACK  # the name of a node may have no address
     elif address is None:
         from lightning_fabric.plugins.environments import SLURMEnvironment
 
-        nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "127.0.0.1"
+        nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or LOOPBACK
         address = SLURMEnvironment.resolve_root_node_address(nodes)
     if port is None:
         job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
@@ -89,12 +105,12 @@ def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int
 
 
 def is_supervised() -> bool:
-    """Whether our agent started this process, so that it prints the final error."""
-    return os.environ.get(RUN_ID, "").startswith(OUR_RUN)
+    """Whether our agent started this process. The agent then prints the final error."""
+    return os.environ.get(RUN_ID, "").startswith(RUN_PREFIX)
 
 
-def require(strategy: str) -> None:
-    """Raise ConfigError where the packages of a strategy are not installed; called before any rank is started."""
+def require_packages(strategy: str) -> None:
+    """Raise ConfigError if packages of a strategy are not installed. It is called before any rank starts."""
     if strategy == "deepspeed" and (sentence := missing("deepspeed")):
         raise ConfigError(f"trainer.strategy = 'deepspeed': {sentence}, or pass trainer=fsdp")
 
@@ -103,10 +119,10 @@ def require(strategy: str) -> None:
 
 
 def end_with_agent() -> None:
-    """In a rank that our agent or torchrun started: end this process as soon as the agent has ended, however."""
+    """In a rank of our agent or torchrun: end this process as soon as the agent has ended for any reason."""
     if is_supervised():
         (_own_folder() / f"{PID}{os.getpid()}").touch()
-        end_with_parent(int(os.environ[RUN_ID].removeprefix(OUR_RUN)))
+        end_with_parent(int(os.environ[RUN_ID].removeprefix(RUN_PREFIX)))
     elif RUN_ID in os.environ:
         end_with_parent(os.getppid())
 
@@ -116,20 +132,22 @@ def _own_folder() -> Path:
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process as soon as its ``parent`` has ended, or now, if it has. The kernel does it where it can (Linux),
-    whatever this process is stuck in."""
+    """End this process as soon as its ``parent`` has ended, or now if it has.
+
+    On Linux the kernel does it, also for a process that is stuck.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(LOST_OTHERS)
     else:
-        _watch(parent)
+        _watch_parent(parent)
 
 
-def _watch(parent: int) -> None:
+def _watch_parent(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
         os._exit(LOST_OTHERS)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -137,38 +155,42 @@ def _watch(parent: int) -> None:
 
 @cache
 def end_with_sweep() -> None:
-    """In a worker process of a sweep (joblib's): end this process as soon as the sweep's own has ended.
+    """In a worker of a sweep (joblib): end this process as soon as the sweep's process has ended.
 
-    Else it would go on with its job, and hold that run's folder when the same command is started again.
+    Otherwise the worker would finish its job, and hold the run's folder when the same command is started again.
     """
     if multiprocessing.current_process().name != "MainProcess":
-        _watch(os.getppid())  # the kernel's way would end it with the thread that started it
+        # Linux would end the worker with the thread that started it, which is earlier.
+        _watch_parent(os.getppid())
 
 
 def report(value: Any) -> None:
-    """Hand the value that rank 0's task returned to the agent."""
-    info = own_rank()
+    """Send the return value of rank 0's task to the agent."""
+    info = read_own_rank()
     if is_supervised() and (info is None or info.rank == 0):
         (_own_folder() / RESULT).write_text(json.dumps(value))
 
 
 def record_mistake(error: BaseException) -> None:
-    """In a rank that our agent or torchrun started: write the error that it has printed into torch's error file, as
-    ``@record`` does for errors that leave a program. Our agent then starts no rank again; torchrun shows the cause."""
+    """In a rank of our agent or torchrun: write the printed error to torch's error file.
+
+    ``@record`` does this for errors that leave a program. Our agent then does not start the ranks again, and torchrun
+    prints the cause.
+    """
     if os.environ.get(ERROR_FILE) and not isinstance(error, RankLost):
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
         get_error_handler().record_exception(error)
 
 
-def lost_others() -> NoReturn:
-    """End a rank that has lost the others, and leave a mark: a rank without it is stuck.
+def end_after_others() -> NoReturn:
+    """End a rank that has lost the others, and leave a mark. A rank without the mark is stuck.
 
-    The rank waits for the agent to end it, so that the rank that failed is seen to end first. Where SIGTERM has come
-    already, the agent has seen that.
+    The rank waits until the agent ends it, so that the agent sees the failed rank end first. After SIGTERM the agent
+    has seen it already.
     """
     (_own_folder() / LOST).touch()
     if not leaving.is_asked():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(PATIENCE)
+        time.sleep(PATIENCE_SECONDS)
     sys.exit(LOST_OTHERS)

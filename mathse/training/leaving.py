@@ -1,9 +1,9 @@
-"""A fit that is asked to leave finishes its step, writes a resume point and stops.
+"""Requests to stop: a training that is asked to stop finishes its step, writes a resume point and ends.
 
-Schedulers warn a job before they stop it: by SIGUSR1 some time before the end of its time (sbatch --signal), by SIGTERM
-where it has to make room or is cancelled. The handler of these signals calls ``ask``; the fit looks at ``is_asked``
-after each step. All ranks get the signals; rank 0 decides, and the others must not end before the point is written.
-Loads no torch: signals are handled before it is loaded.
+A scheduler warns a job before it stops it: with SIGUSR1 some time before the time limit (sbatch --signal), with SIGTERM
+when the job is cancelled or has to make room. The handler of these signals calls ``ask``, and training checks
+``is_asked`` after each step. All ranks get the signals. Rank 0 decides, and the other ranks must not end before the
+resume point is written. This module does not import torch, because signals are handled before torch is loaded.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-_listeners: list[Callable[[], None]] = []  # called when this process is asked to leave
+_listeners: list[Callable[[], None]] = []  # called when this process is asked to stop
 _asked = False
-_on_sigterm: Any = signal.SIG_DFL  # the handler during the fit under way
+_sigterm_handler: Any = signal.SIG_DFL  # the handler to restore during training
 
 
 @contextmanager
-def listening(listener: Callable[[], None]) -> Iterator[None]:
-    """The work under way stops by itself after a call of ``listener``."""
+def listen(listener: Callable[[], None]) -> Iterator[None]:
+    """Within the context the work stops by itself after a call of ``listener``."""
     _listeners.append(listener)
     try:
         yield
@@ -30,18 +30,22 @@ def listening(listener: Callable[[], None]) -> Iterator[None]:
 
 
 def ask() -> bool:
-    """Ask the work under way to stop by itself; False where no work under way would."""
+    """Ask the work under way to stop by itself. Returns False if none is under way that would."""
     for listener in _listeners:
         listener()
     return bool(_listeners)
 
 
 @contextmanager
-def fit_under_way(decides: bool) -> Iterator[None]:
-    """A fit is under way that looks at ``is_asked`` after each step. ``decides``: whether this rank's answer counts."""
-    global _on_sigterm
-    _on_sigterm = signal.getsignal(signal.SIGTERM) if decides else _remember
-    with listening(_remember) if decides else nullcontext():
+def stop_between_steps(decides: bool) -> Iterator[None]:
+    """Within the context a training checks ``is_asked`` after each step.
+
+    Args:
+        decides: whether this rank decides for all ranks.
+    """
+    global _sigterm_handler
+    _sigterm_handler = signal.getsignal(signal.SIGTERM) if decides else _remember
+    with listen(_remember) if decides else nullcontext():
         yield
 
 
@@ -51,12 +55,14 @@ def _remember(*_: object) -> None:
 
 
 def is_asked() -> bool:
-    """Whether this process was asked to leave during a fit."""
+    """Whether this process was asked to stop during a training."""
     return _asked
 
 
 def restore_sigterm() -> None:
-    """Handle SIGTERM as it was handled before the fit. Lightning puts a handler in front of others, which ends a fit
-    without a resume point and waits for the other ranks in the middle of a step; at the fit's end it restores them."""
-    if _on_sigterm is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _on_sigterm)
+    """Restore the handler of SIGTERM after Lightning has replaced it; at the end Lightning restores it again.
+
+    Lightning's handler ends a training without a resume point, and waits for the other ranks in the middle of a step.
+    """
+    if _sigterm_handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _sigterm_handler)

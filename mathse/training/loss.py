@@ -1,18 +1,21 @@
-"""Cross-entropy of response tokens from their hidden states, without a logit for every token and word at once.
+"""Cross-entropy of response tokens from their hidden states, without holding all logits at once.
 
-A vocabulary of 152,000 makes 0.6 MB of float32 logits a token. Written plainly, a loss over 2,048 tokens holds them,
-their log-probabilities and their gradient: 3.5 to 4.1 GiB, often more than all layers keep. Here a chunk of tokens at a
-time is taken through head, loss and gradient (of the states, and of the head where it trains) in the forward pass, so
-nothing of a chunk is kept, and no logit is computed twice: the idea of Liger's fused linear cross-entropy (Hsu et al.
-2024, arXiv 2410.10989), whose own kernel is used on CUDA where it is installed.
+With a vocabulary of 152,000 words a token has 0.6 MB of float32 logits. A plain loss over 2,048 tokens holds the
+logits, their log-probabilities and their gradient: 3.5 to 4.1 GiB, often more than the activations of all layers. Here
+head, loss and gradient are computed for a chunk of tokens at a time. The forward pass computes both gradients, of the
+states and of a head that trains, so nothing of a chunk is kept and no logit is computed twice. This is the idea of
+Liger's fused linear cross-entropy (Hsu et al. 2024, arXiv 2410.10989); Liger's kernel is used on CUDA where it is
+installed.
 
-The gradient of a head that trains is as large as the head: 2.2 GB for Qwen2-VL-7B. Autograd would make one anew in each
-micro-batch and add it to the last, so there would be two; ``added_up`` adds each chunk to ``head.weight.grad`` itself.
+The gradient of a head that trains is as large as the head: 2.2 GB for Qwen2-VL-7B. Autograd makes a new gradient in
+each micro-batch and adds it to the sum, so memory holds two. ``accumulate_cross_entropy`` adds each chunk's gradient to
+``head.weight.grad`` directly.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -23,95 +26,114 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from mathse.config.extras import installed
-from mathse.models.needs import LOGITS_AT_ONCE
+from mathse.models.needs import LOGITS_CHUNK_BYTES
 
-VOCABULARY_BLOCK = 8192  # rows of the head whose gradient is added at a time in half precision
+HEAD_ROWS_AT_ONCE = 8192  # words of the vocabulary in a half-precision product for the head's gradient
+
+LogProbsOf = Callable[[Tensor, Tensor], Tensor]
 
 
-def added_up(head: Any, states: Tensor, targets: Tensor, normaliser: Tensor | float) -> Tensor:
-    """``cross_entropy / normaliser`` of a loss whose ``backward()`` is called next, by itself: the gradient of a
-    float32 head lies in ``head.weight.grad`` already, where the loss is in chunks."""
+def accumulate_cross_entropy(head: Any, states: Tensor, targets: Tensor, normaliser: Tensor | float) -> Tensor:
+    """Return ``cross_entropy / normaliser``, and add the gradient of a float32 head to ``head.weight.grad``.
+
+    The caller calls ``backward()`` on the result directly, without scaling it. Where the loss is computed in chunks,
+    the head's gradient is complete before that call; elsewhere ``backward()`` adds it as usual.
+    """
     return _cross_entropy(head, states, targets, normaliser) / normaliser
 
 
 def cross_entropy(head: Any, states: Tensor, targets: Tensor) -> Tensor:
-    """The sum of -log p(target) over N tokens: a scalar in float32.
+    """Return the sum of -log p(target) over N tokens, a float32 scalar.
+
+    Few logits are computed at once, as ``F.cross_entropy(head(states).float(), targets)``. So are the logits of a head
+    that is more than a matrix (an adapter, a bias, shards), and the log has a line about it.
 
     Args:
         head: the language model's head, (h) -> (vocabulary).
-        states: (N, h), what the decoder hands to the head.
+        states: (N, h), the decoder's output at the positions that predict a response token.
         targets: (N,), token ids.
-
-    All at once, as ``F.cross_entropy(head(states).float(), targets)``, where the logits are few, or where the head is
-    more than a matrix (an adapter on it, a bias, shards): the log says so.
     """
     return _cross_entropy(head, states, targets, None)
 
 
 def _cross_entropy(head: Any, states: Tensor, targets: Tensor, normaliser: Tensor | float | None) -> Tensor:
-    """``normaliser``: what the sum will be divided by; None where its gradient is left to autograd."""
-    if len(states) > (at_once := tokens_at_once(head)):
-        if (reason := not_a_matrix(head)) is not None:
-            _say(f"the loss holds the logits of all response tokens of a micro-batch: {reason}")
-        elif states.is_cuda and installed("liger"):
-            _say("the loss is Liger's fused linear cross-entropy")
-            return _liger()(head.weight, states, targets)
-        else:
-            weight, gradient, share = head.weight, None, 1.0
-            trains = weight.requires_grad and torch.is_grad_enabled()
-            if normaliser is not None and trains and weight.dtype == torch.float32:
-                if weight.grad is None:
-                    weight.grad = torch.zeros_like(weight)
-                weight, gradient, share = weight.detach(), weight.grad, 1 / float(normaliser)
-            return _ChunkedCrossEntropy.apply(states, weight, targets, at_once, gradient, share)
-    return F.cross_entropy(head(states).float(), targets, reduction="sum")
+    """Return the sum. With a ``normaliser`` the head's gradient, divided by it, goes to ``head.weight.grad``; without
+    it autograd has the head's gradient."""
+    chunk_tokens = count_chunk_tokens(head)
+    if len(states) <= chunk_tokens:
+        return F.cross_entropy(head(states).float(), targets, reduction="sum")
+    if (reason := explain_no_matrix(head)) is not None:
+        _log_once(f"the loss holds the logits of all response tokens of a micro-batch: {reason}")
+        return F.cross_entropy(head(states).float(), targets, reduction="sum")
+    if states.is_cuda and installed("liger"):
+        _log_once("the loss is Liger's fused linear cross-entropy")
+        return _open_liger_loss()(head.weight, states, targets)
+
+    weight, gradient, scale = head.weight, None, 1.0
+    trains = weight.requires_grad and torch.is_grad_enabled()
+    if normaliser is not None and trains and weight.dtype == torch.float32:
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        weight, gradient, scale = weight.detach(), weight.grad, 1 / float(normaliser)
+    return _ChunkedCrossEntropy.apply(states, weight, targets, chunk_tokens, gradient, scale)
 
 
 @torch.no_grad()
 def cross_entropy_and_hits(head: nn.Module, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """``cross_entropy``, and of how many tokens the target is the likeliest of all; two scalars, without a gradient."""
+    """Return ``cross_entropy`` and the number of tokens with the target as the most likely word, two scalars.
+
+    Neither has a gradient.
+    """
     loss, hits = torch.zeros((), device=states.device), torch.zeros((), device=states.device)
-    at_once = tokens_at_once(head)
-    for some, wanted in zip(states.split(at_once), targets.split(at_once), strict=True):
-        logits = head(some).float()
-        loss += F.cross_entropy(logits, wanted, reduction="sum")
-        hits += (logits.argmax(-1) == wanted).sum()
+    chunk_tokens = count_chunk_tokens(head)
+    for chunk_states, chunk_targets in zip(states.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
+        logits = head(chunk_states).float()  # (n, V)
+        loss += F.cross_entropy(logits, chunk_targets, reduction="sum")
+        hits += (logits.argmax(-1) == chunk_targets).sum()
     return loss, hits
 
 
-def token_log_probs(head: Any, states: Tensor, targets: Tensor) -> Tensor:
-    """log p(target) of each of N tokens, (N,) in float32, for a loss that weighs rows by what they come to.
+def token_log_probs(head: Any, states: Tensor, targets: Tensor, log_probs_of: LogProbsOf | None = None) -> Tensor:
+    """Return log p(target) of each of N tokens, (N,) in float32, for a loss that weighs rows by their log-probability.
 
-    ``states`` and ``targets`` as in ``cross_entropy``. Where the logits are many, those of a chunk are computed once
-    more in the backward pass, and none are kept until then.
+    Many logits are computed in chunks. The backward pass computes a chunk's logits again, so none are kept.
+
+    Args:
+        head, states, targets: as in ``cross_entropy``.
+        log_probs_of: (logits, targets) of some tokens -> their log-probabilities; None: those of the model itself.
     """
 
-    def of_some(some: Tensor, wanted: Tensor) -> Tensor:
-        return -F.cross_entropy(head(some).float(), wanted, reduction="none")
+    def compute_chunk(chunk_states: Tensor, chunk_targets: Tensor) -> Tensor:
+        if log_probs_of is not None:
+            return log_probs_of(head(chunk_states), chunk_targets)
+        return -F.cross_entropy(head(chunk_states).float(), chunk_targets, reduction="none")
 
-    if len(states) <= (at_once := tokens_at_once(head)):
-        return of_some(states, targets)
-    parts = zip(states.split(at_once), targets.split(at_once), strict=True)
-    return torch.cat([checkpoint(of_some, some, wanted, use_reentrant=False) for some, wanted in parts])
-
-
-def tokens_at_once(head: Any) -> int:
-    """How many tokens' float32 logits fit into LOGITS_AT_ONCE."""
-    return max(1, LOGITS_AT_ONCE // (4 * int(head.out_features)))
+    chunk_tokens = count_chunk_tokens(head)
+    if len(states) <= chunk_tokens:
+        return compute_chunk(states, targets)
+    chunks = zip(states.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
+    return torch.cat([checkpoint(compute_chunk, *chunk, use_reentrant=False) for chunk in chunks])
 
 
-def not_a_matrix(head: Any) -> str | None:
-    """Why the head cannot be taken for a matrix (vocabulary, h) that states are multiplied with; None if it can."""
+def count_chunk_tokens(head: Any) -> int:
+    """Return the number of tokens with float32 logits that fit into LOGITS_AT_ONCE bytes."""
+    return max(1, LOGITS_CHUNK_BYTES // (4 * int(head.out_features)))
+
+
+def explain_no_matrix(head: Any) -> str | None:
+    """Return why the head is more than a matrix (vocabulary, h); None where it is a matrix."""
     if type(head) is not nn.Linear:
-        return f"the head is {type(head).__name__}, not nn.Linear alone"
-    if isinstance(head.weight, DTensor):  # only a forward pass of the whole module has them gathered
+        return f"the head is {type(head).__name__}, not a plain nn.Linear"
+    if isinstance(head.weight, DTensor):  # the weight is whole only in a forward pass of the whole module
         return "the head lies in shards"
     return None if getattr(head, "bias", None) is None else "the head has a bias"
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """(states, weight, targets, tokens at once) -> the loss, whose gradients the forward pass has already made; the
-    weight's is added to ``gradient``, times ``share``, if there is one."""
+    """(states, weight, targets, tokens of a chunk) -> the summed loss. The forward pass computes the gradients.
+
+    With ``gradient`` the weight's gradient times ``scale`` is added to it, and autograd gets none for the weight.
+    """
 
     @staticmethod
     def forward(
@@ -119,29 +141,32 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         states: Tensor,
         weight: Tensor,
         targets: Tensor,
-        at_once: int,
+        chunk_tokens: int,
         gradient: Tensor | None,
-        share: float,
+        scale: float,
     ) -> Tensor:
         device = states.device.type
-        # as F.linear would: autocast's dtype under it, else the weights' own
+        # The dtype of F.linear: autocast's under autocast, else the weight's.
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         grad_states = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        # the sum over chunks is kept in float32, whatever the weights are
+        # The sum over chunks is float32, also for half-precision weights.
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         total = torch.zeros((), device=states.device)
         with torch.autocast(device, enabled=False):
             matrix = weight.to(dtype)  # (V, h)
-            for start in range(0, len(states), at_once):
-                span = slice(start, start + at_once)
-                some, wanted = states[span].to(dtype), targets[span]  # (n, h), (n,)
-                logits = F.linear(some, matrix).float()  # (n, V); from here on in place
-                at_target = wanted[:, None]  # (n, 1)
+            for start in range(0, len(states), chunk_tokens):
+                span = slice(start, start + chunk_tokens)
+                chunk_states, chunk_targets = states[span].to(dtype), targets[span]  # (n, h), (n,)
+                logits = F.linear(chunk_states, matrix).float()  # (n, V), changed in place from here on
+                at_target = chunk_targets[:, None]  # (n, 1)
+
+                # -log p(target) = log(sum of exp(logits)) - logit of the target, with the row's maximum subtracted.
                 logits -= logits.amax(-1, keepdim=True)
                 total -= logits.gather(-1, at_target).sum()
                 sums = logits.exp_().sum(-1, keepdim=True)  # (n, 1)
                 total += sums.log().sum()
-                # d loss / d logits = p, and p - 1 at the target
+
+                # The loss's gradient with respect to a logit is p, and p - 1 at the target.
                 logits /= sums
                 logits.scatter_add_(-1, at_target, logits.new_full(at_target.shape, -1.0))
                 grad_logits = logits.to(dtype)
@@ -149,38 +174,38 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if grad_states is not None:
                     grad_states[span] = grad_logits @ matrix
                 if grad_weight is not None:
-                    _add_product(grad_weight, grad_logits, some)
+                    _add_product(grad_weight, grad_logits, chunk_states)
                 elif gradient is not None:
-                    _add_product(gradient, grad_logits, some, share)
+                    _add_product(gradient, grad_logits, chunk_states, scale)
                 del grad_logits
         ctx.grads = grad_states, None if grad_weight is None else grad_weight.to(weight.dtype)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        (grads, ctx.grads) = ctx.grads, None  # freed as soon as they are used up
+        (grads, ctx.grads) = ctx.grads, None  # each gradient is freed as soon as autograd has used it
         grad_states, grad_weight = (None if grad is None else grad.mul_(grad_outputs[0]) for grad in grads)
         return grad_states, grad_weight, None, None, None, None
 
 
-def _add_product(total: Tensor, grad_logits: Tensor, states: Tensor, share: float = 1.0) -> None:
-    """``total`` (V, h), float32, plus ``share`` times ``grad_logits`` (n, V) transposed times ``states`` (n, h)."""
+def _add_product(total: Tensor, grad_logits: Tensor, states: Tensor, scale: float = 1.0) -> None:
+    """Add ``scale * grad_logits.T @ states`` to ``total``: (n, V), (n, h) and (V, h), ``total`` in float32."""
     if states.dtype == total.dtype:
-        total.addmm_(grad_logits.T, states, alpha=share)
+        total.addmm_(grad_logits.T, states, alpha=scale)
         return
-    for rows, grads in zip(total.split(VOCABULARY_BLOCK), grad_logits.split(VOCABULARY_BLOCK, 1), strict=True):
-        # a block at a time: a half-precision product of all rows is as large as the head
-        rows.add_(grads.T @ states, alpha=share)
+    # A half-precision product of all rows would be as large as the head, so the rows come in blocks.
+    for rows, grads in zip(total.split(HEAD_ROWS_AT_ONCE), grad_logits.split(HEAD_ROWS_AT_ONCE, 1), strict=True):
+        rows.add_(grads.T @ states, alpha=scale)
 
 
 @cache
-def _liger() -> Any:
+def _open_liger_loss() -> Any:
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     return LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)
 
 
 @cache
-def _say(sentence: str) -> None:
-    """Once a process."""
+def _log_once(sentence: str) -> None:
+    """Log the sentence at most once per process."""
     logging.getLogger(__name__).info(sentence)

@@ -1,4 +1,4 @@
-"""Fine-tuning of the Outcome Reward Model: a generative judge, trained like any student (paper, section "ORM")."""
+"""Fine-tuning of the Outcome Reward Model, a generative judge that trains like a student (paper, section "ORM")."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from mathse.training.sft import SFTModule
 
 
 class ORMModule(SFTModule):
-    """SFT on verdicts. During the fit it also validates the verdict itself: how often the status token is right.
+    """SFT on verdicts. Validation also measures the accuracy of the status token.
 
-    ``status_tokens``: ids of the tokens that begin CORRECT and WRONG. The figure is teacher-forced (the analysis
-    before the status is the label's), so it is an upper bound of what the judge does alone.
+    This accuracy is teacher-forced: the label's analysis comes before the status. So it is an upper bound of the
+    accuracy of a judge that writes the analysis itself.
+
+    Args:
+        status_tokens: ids of the first tokens of CORRECT and WRONG.
     """
 
-    def __init__(self, backbone: Backbone, *, status_tokens: tuple[int, int], **fit: Any) -> None:
-        super().__init__(backbone, **fit)
+    def __init__(self, backbone: Backbone, *, status_tokens: tuple[int, int], **sft_options: Any) -> None:
+        super().__init__(backbone, **sft_options)
         self.status_tokens = status_tokens
 
     def score(self, head: nn.Module, states: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, int]]:
         at_status = torch.isin(targets, torch.tensor(self.status_tokens, device=targets.device))  # (N,)
-        right = head(states[at_status])[:, self.status_tokens].argmax(-1)  # one position a verdict: few logits
+        # One position per verdict, so the logits are few: (verdicts, V). Only the two statuses are compared.
+        predicted = head(states[at_status])[:, self.status_tokens].argmax(-1)
         truth = (targets[at_status] == self.status_tokens[1]).long()
-        hits = (right == truth).float()
+        hits = (predicted == truth).float()
         return {**super().score(head, states, targets), "val_status_accuracy": (hits.mean(), len(hits))}

@@ -1,11 +1,11 @@
-"""Which rows of a global batch run together: micro-batches by real lengths, and the rank that each runs on.
+"""Packing a global batch: which rows share a micro-batch, and which rank runs it.
 
-A global batch comes as it was drawn and stays whole: what is sorted by length, is sorted inside it. So padding is saved
-and ranks are balanced without touching what a step learns from; batches that were themselves grouped by length would
-weigh Eq. 1's tokens by the company they are in. Lengths are in tokens, an image's included, since a row of thirty words
-may have a picture of a thousand tokens.
+A global batch keeps its rows. They are sorted by length only inside it, so padding is saved and ranks are balanced
+without a change of the rows that a step learns from. Global batches grouped by length would weigh Eq. 1's tokens by the
+lengths of other rows. Lengths are tokens, image tokens included, because a row of thirty words may have an image of a
+thousand tokens.
 
-The work of a micro-batch is its padded size, rows x longest row: the positions that the model computes.
+The work of a micro-batch is its padded size, rows times longest row: the positions that the model computes.
 """
 
 from __future__ import annotations
@@ -13,75 +13,79 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 Group = list[int]  # the rows of a micro-batch, as positions in the global batch
-WORTH_A_PASS = 0.9  # one more pass has to bring a step's work down to this
+MAX_SHARE_OF_WORK = 0.9  # an extra pass is worth its overhead where it lowers a step's work to this share
 
 
-def packed(
+def pack_rows(
     lengths: Sequence[int], most_rows: int, most_tokens: int | None = None, ranks: int = 1, together: bool = True
 ) -> list[list[Group]]:
-    """The micro-batches of each rank, in the order in which they run.
+    """Return the micro-batches of each rank, in the order in which they run.
 
-    Ranks of a sharded model run layer by layer ``together``: they have equally many micro-batches, and the k-th ones of
-    all ranks are of about the same work, and so is each rank's sum. A rank that would have too few gets empty ones.
-    Ranks that meet at the end of a step alone have sums as equal as may be, in as many micro-batches as that takes.
+    Ranks of a sharded model run layer by layer ``together``. They get equally many micro-batches: the k-th of all ranks
+    have about the same work, and so do the sums of all ranks. A rank with too few gets empty micro-batches. Other ranks
+    wait for each other only at the end of a step. They get sums as equal as possible, in any number of micro-batches.
 
     Args:
         lengths: tokens of each row of the global batch.
-        most_rows, most_tokens: bounds of a micro-batch, in rows and in padded tokens (rows x longest). A row longer
-            than ``most_tokens`` runs alone.
+        most_rows, most_tokens: bounds of a micro-batch, in rows and in padded tokens (rows times longest row). A row
+            longer than ``most_tokens`` gets a micro-batch of its own.
+        ranks: number of ranks.
+        together: whether ranks wait for each other in each pass.
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    bound = most_rows * lengths[order[-1]] if most_tokens is None else most_tokens
-    groups = in_order(order, lengths, most_rows, bound)
+    max_work = most_rows * lengths[order[-1]] if most_tokens is None else most_tokens
+    groups = cut_in_order(order, lengths, most_rows, max_work)
     if ranks == 1:
         return [groups]
+
+    # The fewest passes fill each group, so no group is small and the longest rows make a slow group. An extra pass
+    # may balance the ranks better.
+    deal, count_work = (_deal_by_pass, work_in_step) if together else (_deal_to_least, most_work)
     passes = -(-len(groups) // ranks)
-    # With as many full groups as rows allow none is free to be small, and the longest rows make a slow one.
-    deal, time_of = (_pass_by_pass, work_in_step) if together else (_to_the_least, most_work)
-    cuts = (_alike(order, lengths, most_rows, bound, ranks * n) for n in (passes, passes + 1))
-    fewest, one_more = (deal(groups, lengths, ranks) for groups in cuts)
-    saves = time_of(one_more, lengths) < WORTH_A_PASS * time_of(fewest, lengths)
+    fewest = deal(_cut_evenly(order, lengths, most_rows, max_work, ranks * passes), lengths, ranks)
+    one_more = deal(_cut_evenly(order, lengths, most_rows, max_work, ranks * (passes + 1)), lengths, ranks)
+    saves = count_work(one_more, lengths) < MAX_SHARE_OF_WORK * count_work(fewest, lengths)
     return one_more if saves else fewest
 
 
-def in_order(order: Sequence[int], lengths: Sequence[int], most_rows: int, bound: int) -> list[Group]:
-    """Rows, sorted by length, cut into groups that are as large as both bounds allow."""
+def cut_in_order(order: Sequence[int], lengths: Sequence[int], most_rows: int, max_work: int) -> list[Group]:
+    """Cut rows, sorted by length, into groups that are as large as both bounds allow."""
     groups: list[Group] = [[]]
     for i in order:
-        if groups[-1] and (len(groups[-1]) == most_rows or (len(groups[-1]) + 1) * lengths[i] > bound):
+        if groups[-1] and (len(groups[-1]) == most_rows or (len(groups[-1]) + 1) * lengths[i] > max_work):
             groups.append([])
         groups[-1].append(i)
     return groups
 
 
 def work(group: Group, lengths: Sequence[int]) -> int:
-    """Padded tokens of a micro-batch."""
+    """The padded tokens of a micro-batch."""
     return len(group) * max((lengths[i] for i in group), default=0)
 
 
 def work_in_step(shares: Sequence[Sequence[Group]], lengths: Sequence[int]) -> int:
-    """Padded tokens that a step takes when in each pass all ranks wait for the slowest."""
+    """The padded tokens of a step in which all ranks wait for the slowest in each pass."""
     return sum(max(work(group, lengths) for group in groups) for groups in zip(*shares, strict=True))
 
 
 def most_work(shares: Sequence[Sequence[Group]], lengths: Sequence[int]) -> int:
-    """Padded tokens of the slowest rank, which the others wait for at the end of a step."""
+    """The padded tokens of the slowest rank, which the others wait for at the end of a step."""
     return max(sum(work(group, lengths) for group in share) for share in shares)
 
 
-def _alike(order: Sequence[int], lengths: Sequence[int], most_rows: int, bound: int, count: int) -> list[Group]:
-    """``count`` groups of work as equal as may be, the largest first; empty ones where rows are too few."""
-    # The smallest bound that ``count`` groups can keep makes them most alike.
-    low, high = 0, bound
+def _cut_evenly(order: Sequence[int], lengths: Sequence[int], most_rows: int, max_work: int, count: int) -> list[Group]:
+    """Return ``count`` groups of work as equal as possible, the largest first; groups are empty if rows are too few."""
+    # The smallest bound that gives at most ``count`` groups makes them most equal. Binary search over the bound.
+    low, high = 0, max_work
     while high - low > 1:
         middle = (low + high) // 2
-        if len(in_order(order, lengths, most_rows, middle)) <= count:
+        if len(cut_in_order(order, lengths, most_rows, middle)) <= count:
             high = middle
         else:
             low = middle
-    groups = in_order(order, lengths, most_rows, high)
+    groups = cut_in_order(order, lengths, most_rows, high)
 
-    # Where rows are few there may still be less groups than ranks want: the largest are halved.
+    # With few rows there may be fewer groups than ``count``. Then the largest groups are halved.
     while len(groups) < count and any(len(group) > 1 for group in groups):
         largest = max((group for group in groups if len(group) > 1), key=lambda group: work(group, lengths))
         groups.remove(largest)
@@ -91,10 +95,10 @@ def _alike(order: Sequence[int], lengths: Sequence[int], most_rows: int, bound: 
     return sorted(groups, key=lambda group: -work(group, lengths))
 
 
-def _pass_by_pass(groups: Sequence[Group], lengths: Sequence[int], ranks: int) -> list[list[Group]]:
-    """Within a pass the largest group goes to the rank that has least so far."""
+def _deal_by_pass(groups: Sequence[Group], lengths: Sequence[int], ranks: int) -> list[list[Group]]:
+    """Deal a group to each rank per pass, the largest to the rank with the least work so far."""
     shares: list[list[Group]] = [[] for _ in range(ranks)]
-    done = [0] * ranks
+    done = [0] * ranks  # padded tokens
     for k in range(0, len(groups), ranks):
         least_first = sorted(range(ranks), key=lambda rank: done[rank])
         for rank, group in zip(least_first, groups[k : k + ranks], strict=True):
@@ -103,11 +107,13 @@ def _pass_by_pass(groups: Sequence[Group], lengths: Sequence[int], ranks: int) -
     return shares
 
 
-def _to_the_least(groups: Sequence[Group], lengths: Sequence[int], ranks: int) -> list[list[Group]]:
-    """Each group, the largest first, goes to the rank that has least so far (longest processing time first, Graham
-    1969); a rank without any has an empty one."""
+def _deal_to_least(groups: Sequence[Group], lengths: Sequence[int], ranks: int) -> list[list[Group]]:
+    """Deal each group, the largest first, to the rank with the least work so far.
+
+    This is longest processing time first (Graham 1969). A rank without rows has an empty group.
+    """
     shares: list[list[Group]] = [[] for _ in range(ranks)]
-    done = [0] * ranks
+    done = [0] * ranks  # padded tokens
     for group in groups:
         rank = min(range(ranks), key=lambda rank: (done[rank], len(shares[rank])))
         if group or not shares[rank]:

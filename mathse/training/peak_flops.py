@@ -1,6 +1,6 @@
-"""What a GPU can do at most: floating-point operations a second in bfloat16, dense, as its maker's data sheet says.
+"""The peak of a GPU in dense bfloat16 operations per second, from the maker's data sheet.
 
-MFU is a share of this number. A device that is not in the table has none, and then no MFU is shown.
+MFU is a share of this number. A device outside the table has no peak and no MFU.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import re
 
 import torch
 
-TERA = 1e12
-# A pattern over the name that the driver gives, and the figure; the first that matches counts. Data sheets of NVIDIA
-# print twice as much beside "with sparsity".
-PEAKS = (
+# (pattern of the driver's name, peak in teraFLOP/s); the first match counts. NVIDIA's data sheets print twice this
+# figure, "with sparsity".
+PEAK_TERAFLOPS = (
     (r"GB200|GB300", 2500),
     (r"\bB300|\bB200", 2250),
     (r"\bB100\b", 1750),
@@ -33,15 +32,15 @@ PEAKS = (
     (r"RTX 4090\b", 165.2),
     (r"RTX 3090\b", 71),
     (r"\bMI325X|\bMI300X", 1307),
-    (r"\bMI250X", 191.5),  # torch sees each of its two dies as a device
+    (r"\bMI250X", 191.5),  # torch has a device for each of its two dies
 )
 
 
-def peak_flops(device: torch.device) -> float | None:
-    """Of this device; None of a CPU and of a GPU that is not known here."""
-    return peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+def find_peak_flops(device: torch.device) -> float | None:
+    """Return the peak of a device in operations per second; None for a CPU and for an unknown GPU."""
+    return find_peak_by_name(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
-def peak_of(name: str) -> float | None:
-    """Of a GPU by its name, such as "NVIDIA H100 80GB HBM3"."""
-    return next((teraflops * TERA for pattern, teraflops in PEAKS if re.search(pattern, name)), None)
+def find_peak_by_name(name: str) -> float | None:
+    """Return the peak of a GPU by its name, such as "NVIDIA H100 80GB HBM3"."""
+    return next((1e12 * teraflops for pattern, teraflops in PEAK_TERAFLOPS if re.search(pattern, name)), None)

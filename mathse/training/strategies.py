@@ -1,16 +1,16 @@
-"""How the ranks of a fit work together: Lightning's strategies, over the processes that are there already.
+"""Strategies of training on several ranks: Lightning's strategies over processes that are started already.
 
 ddp        every rank holds the whole model (Lightning's DDPStrategy)
-fsdp2      weights, gradients and optimiser in shards, a decoder layer at a time (Lightning's ModelParallelStrategy)
+fsdp2      weights, gradients and optimiser in shards, one decoder layer at a time (Lightning's ModelParallelStrategy)
 deepspeed  gradients and optimiser in shards, ZeRO-2 (Lightning's DeepSpeedStrategy; an extra). Weights that a batch
-           does not use are stepped by their momentum all the same, and with bf16-mixed the checkpoint is bfloat16.
+           does not use are also moved by their momentum, and with bf16-mixed the checkpoint is bfloat16.
 
-All three make the steps of one process on two CPU processes, deepspeed with Lightning's demand for a GPU taken out.
-None has been run on several GPUs yet.
+All three make the same steps as one process, on two CPU processes (deepspeed without Lightning's GPU check). None has
+been run on several GPUs yet.
 
-Under ddp and fsdp2 only rank 0 reads the model; the others open it without numbers, and are handed theirs (all of
-them, or their shards) as the fit sets up. So a machine's memory holds the model once, and not once a rank. DeepSpeed's
-own set-up expects the model whole on every rank.
+Under ddp and fsdp2 only rank 0 reads the model. The other ranks open it without weights and receive them, whole or as
+shards, when training is set up. So a machine's memory holds the model once, and not once per rank. DeepSpeed's setup
+needs the whole model on every rank.
 """
 
 from __future__ import annotations
@@ -27,20 +27,24 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mathse.config.schema import Trainer as TrainerSettings
 from mathse.models.base import Backbone
-from mathse.models.parts import part_of
-from mathse.models.placement import empty_out
-from mathse.models.tower_features import vision_on, vision_tensors
+from mathse.models.parts import find_part
+from mathse.models.placement import replace_with_empty
+from mathse.models.tower_features import iterate_vision_tensors, move_vision_to
 from mathse.training import ranks
 from mathse.training.allocator import give_back_freed_memory
 
 
-def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
-    """The Trainer's arguments that place a fit on its devices. ``clip``: largest gradient norm, for a strategy that
-    clips."""
+def place_on_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
+    """Return the Trainer's arguments for devices and strategy.
+
+    Args:
+        clip: largest gradient norm, for DeepSpeed, which clips gradients itself.
+    """
     rank = ranks.current()
     if rank.world_size == 1:
-        single = {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto"}
-        return {**single, "plugins": [Joined(1)]}  # else Lightning looks for a scheduler, and heeds its signals itself
+        # Without a plugin Lightning would look for a scheduler and handle its signals.
+        plugins = [JoinedRanks(1)]
+        return {"accelerator": settings.accelerator, "devices": 1, "strategy": "auto", "plugins": plugins}
     strategy: Strategy
     if settings.strategy == "fsdp2":
         strategy = ModelParallelStrategy(rank.world_size, 1)
@@ -48,26 +52,31 @@ def among_ranks(settings: TrainerSettings, clip: float) -> dict[str, Any]:
         strategy = DeepSpeedStrategy(stage=2)
         strategy.config["gradient_clipping"] = clip  # type: ignore[index]
     else:
-        strategy = Replicated()
+        strategy = ReplicatedStrategy()
     return {
         "accelerator": settings.accelerator,
         "devices": settings.devices,
         "num_nodes": rank.world_size // settings.devices,
         "strategy": strategy,
-        "plugins": [Joined(settings.devices)],
-        "inference_mode": settings.strategy != "fsdp2",  # weights gathered under it could not be trained afterwards
+        "plugins": [JoinedRanks(settings.devices)],
+        # Weights that fsdp2 gathers in inference mode could not be trained afterwards.
+        "inference_mode": settings.strategy != "fsdp2",
     }
 
 
-class Joined(ClusterEnvironment):
-    """Tells Lightning which ranks there are: whoever started them, ``ranks.join`` has connected them."""
+class JoinedRanks(ClusterEnvironment):
+    """Gives Lightning the ranks that ``ranks.join`` has connected, independent of the program that started them.
+
+    Args:
+        devices: ranks per machine.
+    """
 
     def __init__(self, devices: int) -> None:
         super().__init__()
-        self.devices = devices  # a machine
+        self.devices = devices
 
     creates_processes_externally = True
-    main_address, main_port = "", 0  # unused: the processes are connected already
+    main_address, main_port = "", 0  # unused, because the processes are connected already
 
     @staticmethod
     def detect() -> bool:
@@ -90,30 +99,30 @@ class Joined(ClusterEnvironment):
     def set_global_rank(self, rank: int) -> None: ...
 
 
-class Replicated(DDPStrategy):
-    """DDP without torch's wrapper around the model: the module adds up the gradients of all ranks itself, once a step.
+class ReplicatedStrategy(DDPStrategy):
+    """DDP without torch's wrapper around the model: the module sums the gradients of all ranks once per step.
 
-    Ranks may then differ in their micro-batches and in the weights that these use, nothing is averaged that has to be
-    undone, and no bucket holds gradients a second time. The price: the sum is not hidden behind the backward pass. For
-    adapters it is small, and a full fit of a large model is sharded.
+    So ranks may differ in their micro-batches and in the weights that these use, no average has to be undone, and no
+    bucket holds gradients a second time. The price is that the sum does not overlap with the backward pass. It is small
+    for adapters, and a full fine-tuning of a large model is sharded.
     """
 
     def configure_ddp(self) -> None:
         model = self.model
-        assert isinstance(model, pl.LightningModule)  # set by Lightning before it calls this
+        assert isinstance(model, pl.LightningModule)  # Lightning sets it before this call
         ranks.current().broadcast_tensors([*model.parameters(), *model.buffers()])
 
 
 def hands_out(settings: TrainerSettings) -> bool:
-    """Whether only rank 0 reads the model of a fit."""
+    """Whether only rank 0 reads the model and sends it to the other ranks."""
     return ranks.current().world_size > 1 and settings.strategy != "deepspeed"
 
 
 def hand_out_vision(backbone: Backbone, device: torch.device) -> None:
-    """Give every rank the whole tower and connector, for their work before the first step. All ranks call it."""
-    empty_out(backbone.model, device, lambda name: part_of(backbone, name) != "language")
-    with vision_on(backbone, device):
-        ranks.current().broadcast_tensors(vision_tensors(backbone))
+    """Send the whole tower and connector to all ranks, for work before the first step. All ranks call it together."""
+    replace_with_empty(backbone.model, device, lambda name: find_part(backbone, name) != "language")
+    with move_vision_to(backbone, device):
+        ranks.current().broadcast_tensors(iterate_vision_tensors(backbone))
 
 
 def pass_together(settings: TrainerSettings) -> bool:
@@ -122,21 +131,21 @@ def pass_together(settings: TrainerSettings) -> bool:
 
 
 def averages(trainer: pl.Trainer) -> bool:
-    """Whether the strategy itself reduces gradients: to their mean over the ranks."""
+    """Whether the strategy itself reduces gradients, to their mean over the ranks."""
     return isinstance(trainer.strategy, (ModelParallelStrategy, DeepSpeedStrategy))
 
 
 def on_device(trainer: pl.Trainer, micro_batch: Any) -> Any:
-    """Move and convert a step's micro-batch as Lightning does with the batches of a loader."""
+    """Move and convert a micro-batch as Lightning moves and converts a loader's batches."""
     return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(micro_batch))
 
 
 def announce_pass(trainer: pl.Trainer, last: bool, reduced_once: bool) -> None:
-    """Tell a strategy that reduces gradients in the backward pass whether this one is a step's last.
+    """Announce a backward pass to a strategy that reduces gradients in it.
 
-    With ``reduced_once`` FSDP2 reduces them then, once a step, and until then a device holds the whole float32
-    gradients of what trains, and not its shard of them: for adapters that is nothing, a full fit of 7B parameters has
-    28 GB of them, one of 19B 78 GB. Else they are reduced after every pass.
+    With ``reduced_once`` FSDP2 reduces gradients only in a step's last pass. Until then a device holds whole float32
+    gradients of the weights that train, not a shard of them: little for adapters, 28 GB for a full fine-tuning of 7B
+    parameters, 78 GB for 19B. Without it FSDP2 reduces gradients in every pass.
     """
     if isinstance(trainer.strategy, DeepSpeedStrategy):
         trainer.strategy.deepspeed_engine.set_gradient_accumulation_boundary(last)
@@ -146,20 +155,24 @@ def announce_pass(trainer: pl.Trainer, last: bool, reduced_once: bool) -> None:
 
 
 def gradient_norm(trainer: pl.Trainer, norm: torch.Tensor) -> torch.Tensor:
-    """The norm of a step's gradients over all ranks, after the step. ``norm``: as clipping returned it."""
-    if isinstance(trainer.strategy, DeepSpeedStrategy):  # it clips itself, and leaves no gradient to look at
-        clipped = trainer.strategy.deepspeed_engine.get_global_grad_norm()
-        return torch.as_tensor(clipped or 0.0, device=norm.device)
-    return whole(norm)
+    """Return the gradient norm over all ranks, after the step.
+
+    Args:
+        norm: the return value of ``clip_grad_norm_``.
+    """
+    if isinstance(trainer.strategy, DeepSpeedStrategy):  # it clips itself and frees the gradients
+        global_norm = trainer.strategy.deepspeed_engine.get_global_grad_norm()
+        return torch.as_tensor(global_norm or 0.0, device=norm.device)
+    return join_shards(norm)
 
 
-def whole(number: torch.Tensor) -> torch.Tensor:
-    """A number over sharded tensors (fsdp2), put together; all ranks call it together."""
+def join_shards(number: torch.Tensor) -> torch.Tensor:
+    """Return a number over sharded tensors (fsdp2) as a plain tensor. All ranks call it together."""
     return number.full_tensor() if isinstance(number, DTensor) else number
 
 
 def keeps_resume_points(settings: TrainerSettings) -> bool:
-    """DeepSpeed's are pickles, which nothing here reads: a fit under it that was killed begins anew."""
+    """Whether a training writes resume points. DeepSpeed's are pickles, which are never read, so there it restarts."""
     return ranks.current().world_size == 1 or settings.strategy != "deepspeed"
 
 
@@ -167,28 +180,28 @@ def keeps_resume_points(settings: TrainerSettings) -> bool:
 
 
 def shard(module: pl.LightningModule, model: nn.Module) -> None:
-    """Shard ``model`` where the strategy has a device mesh (fsdp2): each of its layers, and what is around them as part
-    of ``module``, whose ``forward`` so gathers what it needs.
+    """Shard ``model`` where the strategy has a device mesh (fsdp2): each layer, and the rest as part of ``module``.
 
-    Numbers are rank 0's: what is whole of its memory shrinks as parts are sharded, one after the other.
+    So a call of ``module`` gathers the weights that it needs. The weights are rank 0's. Its memory for whole weights
+    shrinks while one part after another is sharded.
     """
     device = module.trainer.strategy.root_device
     if module.device_mesh is None:
-        empty_out(model, device)  # to be filled by the strategy
+        replace_with_empty(model, device)  # the strategy fills it
         return
     half = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
-    # inputs are left to autocast: rotary angles, for one, stay in float32
+    # Autocast converts inputs, because some of them (rotary angles) stay in float32.
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = module.device_mesh["data_parallel"]
-    for part in (*layers(model), module):
+    for part in (*find_layers(model), module):
         whole = {name: p.detach() for name, p in part.named_parameters() if not isinstance(p, DTensor)}
         fully_shard(part, mesh=mesh, mp_policy=policy)
-        empty_out(part, device)
-        part._apply(lambda tensor: tensor, recurse=False)  # here FSDP takes over tensors that were put in its place
+        replace_with_empty(part, device)
+        part._apply(lambda tensor: tensor, recurse=False)  # makes FSDP adopt the replaced tensors
         for name in list(whole):
             weight = whole.pop(name)
             if weight.is_meta:
-                weight = torch.empty_like(weight, device=device)  # of rank 0's shape, and not read
+                weight = torch.empty_like(weight, device=device)  # only its shape is used; the values are rank 0's
             shards: Any = part.get_parameter(name).detach()  # a DTensor
             shards.copy_(distribute_tensor(weight, mesh, shards.placements))
             del weight, shards
@@ -197,38 +210,43 @@ def shard(module: pl.LightningModule, model: nn.Module) -> None:
 
 
 def gather_once(module: pl.LightningModule) -> None:
-    """Gather each shard and let it go. In a pass that does not reduce gradients torch looks at the whole weights of
-    every part, also of one that no pass has used yet, a tower whose features are kept, and there are none before."""
+    """Gather the weights of each part and free them again.
+
+    A backward pass without reduction looks at the whole weights of every part. A part that no pass has used yet, such
+    as a tower with stored features, has none before this call.
+    """
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.unshard()
             part.reshard()
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
-    """The decoder layers and the tower's, as transformers names them (``_no_split_modules``)."""
-    names = {name for m in model.modules() for name in getattr(m, "_no_split_modules", None) or ()}
+def find_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of decoder and tower by transformers' ``_no_split_modules``."""
+    names: set[str] = set()
+    for m in model.modules():
+        names.update(getattr(m, "_no_split_modules", None) or ())
     return [m for m in model.modules() if type(m).__name__ in names]
 
 
 def reshard(module: pl.LightningModule) -> None:
-    """Leave each rank only its shards: after a validation some weights are gathered, in half precision."""
+    """Leave each rank only its shards. After a validation some weights are gathered, in half precision."""
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
 
 
 def gather(module: pl.LightningModule) -> None:
-    """Turn shards back into whole weights, on rank 0's CPU; on other ranks they go. All ranks call it together."""
+    """Replace shards by whole weights on rank 0's CPU and by nothing on other ranks. All ranks call it together."""
     reshard(module)
-    parts = list(module.modules())
-    whole: dict[int, nn.Parameter] = {}  # by id of the sharded weight, because one weight may have two names
-    for part in parts:
+    whole: dict[int, nn.Parameter] = {}  # by id of the sharded weight, because a weight may have two names
+    for part in list(module.modules()):
         parameters: dict[str, Any] = part._parameters
         for name, p in parameters.items():
-            if isinstance(p, DTensor):
-                if id(p) not in whole:
-                    full: torch.Tensor = p.full_tensor().detach()
-                    weight = full.cpu() if ranks.current().is_main else torch.empty(0)
-                    whole[id(p)] = nn.Parameter(weight, requires_grad=p.requires_grad)
-                parameters[name] = whole[id(p)]
+            if not isinstance(p, DTensor):
+                continue
+            if id(p) not in whole:
+                full: torch.Tensor = p.full_tensor().detach()
+                weight = full.cpu() if ranks.current().is_main else torch.empty(0)
+                whole[id(p)] = nn.Parameter(weight, requires_grad=p.requires_grad)
+            parameters[name] = whole[id(p)]

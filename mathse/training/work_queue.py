@@ -1,13 +1,13 @@
-"""Independent tasks (batches to sample or to judge), each given to whichever rank is free.
+"""A queue of independent tasks (batches to sample or to judge): each free rank gets the next task.
 
-Batches take unequal time: a batch is over when its longest answer is. If a batch a rank were handed out at a time, all
-ranks would wait for the slowest. Here a rank gets the next task as soon as it has answered its last, rank 0 like the
-others, and answers come out in the order of the tasks. ``AHEAD`` bounds how far tasks run ahead of the oldest missing
-answer, and so the answers that are held in memory and the work that a kill loses: as a rule about a task a rank.
+Batches take unequal time, because a batch ends with its longest answer. If all ranks got a batch at the same time, they
+would wait for the slowest. Here a rank, also rank 0, gets the next task as soon as it has answered its last. Answers
+are returned in the order of the tasks. ``AHEAD`` bounds the tasks beyond the oldest missing answer. So it bounds the
+answers in memory and the work that a kill loses, usually about one task per rank.
 
-Rank 0 computes in its main thread, for minutes maybe, so a thread of it reads the others' answers and sends them their
-next tasks, over sockets of their own: a thread that waits for gloo could not be interrupted. A rank that dies is
-noticed by its closed connection, as in a fit; a rank that is stuck, by how long its task takes.
+Rank 0 computes in its main thread, possibly for minutes. A second thread reads the others' answers and sends the next
+tasks, over its own sockets, because a thread that waits for gloo cannot be interrupted. A dead rank is noticed by its
+closed connection, as in training, and a stuck rank by the time of its task.
 """
 
 from __future__ import annotations
@@ -32,72 +32,77 @@ import torch.distributed as dist
 
 from mathse.errors import ConfigError
 from mathse.training import ranks
+from mathse.training.launch import LOOPBACK
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
-AHEAD = 8  # tasks a rank, from the oldest that is not answered to the newest that is handed out
-STUCK = 10  # longer at a task than trainer.timeout_minutes, and so many times the longest so far, a rank is stuck
-LOOK = 1.0  # seconds between two looks of rank 0 for a stuck rank
-HELLO = 10.0  # seconds in which a connection must prove to be a rank's
-KEY = 16  # bytes, by which it does
+AHEAD = 8  # tasks per rank from the oldest without an answer to the newest that was sent
+STUCK_FACTOR = 10  # a task of this many times the longest task, and longer than trainer.timeout_minutes, is stuck
+CHECK_SECONDS = 1.0  # time between two checks for a stuck rank
+MAX_HELLO_SECONDS = 10.0  # time for a new connection to send the key
+KEY_BYTES = 16
 
 
-def in_order(
+def map_in_order(
     tasks: Iterable[Task],
     answer: Callable[[Task], Answer],
-    opened: Callable[..., Callable[[Task], Answer]],
+    open_answer: Callable[..., Callable[[Task], Answer]],
     *arguments: Any,
 ) -> Iterator[Answer]:
-    """``answer(task)`` of each task, in their order. Tasks are drawn as they are needed. On rank 0.
-
-    Raises an error where another rank ends or is stuck, which ``ranks.join`` makes a RankLost; a rank that ends prints
-    its own error.
+    """Yield ``answer(task)`` of each task, in order. Tasks are read when they are needed. Rank 0 calls it.
 
     Args:
-        answer: how this rank answers.
-        opened: a function of a module; called with ``arguments`` on every other rank, it gives how that rank answers.
-            Arguments, tasks and answers can be pickled.
+        tasks: objects that can be pickled, as answers and ``arguments`` can.
+        answer: answers a task on this rank.
+        open_answer: a function of a module. ``open_answer(*arguments)`` on each other rank returns its ``answer``.
+
+    Raises:
+        dist.DistNetworkError: another rank has ended or is stuck. ``ranks.join`` makes it a RankLost. A rank that ends
+            prints its own error.
     """
     if ranks.current().world_size == 1:
         return map(answer, tasks)
-    return iter(_Queue(tasks, answer, opened, arguments))
+    return iter(_Queue(tasks, answer, open_answer, arguments))
 
 
 class _Queue(Generic[Task, Answer]):
-    """The tasks of one caller. The other ranks are at them from ``_open`` to ``close``, which ``Rank`` calls where
-    they are needed for other work. Meanwhile rank 0 answers another caller's tasks (of a second judge that takes turns
-    with the first, for example) by itself: the other ranks hold a single model at a time.
+    """The tasks of a caller.
+
+    The other ranks answer them between ``_open`` and ``close``, which ``Rank`` calls when it has other work for them.
+    They hold a single model at a time. So rank 0 answers the tasks of a second caller by itself in that time, for
+    example of a second judge that alternates with the first.
     """
 
     def __init__(
         self,
         tasks: Iterable[Task],
         answer: Callable[[Task], Answer],
-        opened: Callable[..., Callable[[Task], Answer]],
+        open_answer: Callable[..., Callable[[Task], Answer]],
         arguments: tuple[Any, ...],
     ) -> None:
-        self._tasks, self._answer, self._opened, self._arguments = enumerate(tasks), answer, opened, arguments
+        self._tasks, self._answer = enumerate(tasks), answer
+        self._open_answer, self._arguments = open_answer, arguments
         self._rank = ranks.current()
         self._changed = Condition()  # guards all attributes below
-        self._waiting: deque[tuple[int, Task]] = deque()  # tasks that nobody is at
+        self._waiting: deque[tuple[int, Task]] = deque()  # (number, task) that no rank has
         self._answers: dict[int, Answer] = {}  # by the number of the task
-        self._free: list[Connection[Any, Any]] = []  # to ranks that have nothing to do
-        # to ranks that are at a task, since when (seconds), or still open their model (inf)
+        self._free: list[Connection[Any, Any]] = []  # to ranks without a task
+        # Connections to ranks with a task: start of the task in seconds, inf while a rank opens its model.
         self._busy: dict[Connection[Any, Any], float] = {}
-        self._longest = 0.0  # seconds that a task has taken
+        self._longest = 0.0  # seconds of the longest task
         self._closing = False  # ranks get no further task
         self._lost = False  # a rank has ended
-        self._reader: Thread | None = None  # None: the other ranks are not at these tasks
+        self._reader: Thread | None = None  # None: the other ranks do not answer these tasks
 
     def __iter__(self) -> Iterator[Answer]:
-        due = drawn = 0  # the next answer to come out, the next task to be drawn
+        due = read = 0  # numbers of the next answer to yield and of the next task to read
         try:
             while True:
-                wanted = AHEAD * self._rank.world_size - (drawn - due)
+                wanted = AHEAD * self._rank.world_size - (read - due)
                 new = list(islice(self._tasks, wanted))
-                drawn += len(new)
-                if due == drawn:
+                read += len(new)
+                if due == read:
                     return
                 with self._changed:
                     self._waiting.extend(new)
@@ -106,9 +111,9 @@ class _Queue(Generic[Task, Answer]):
                     self._open()
                 with self._changed:
                     self._hand_out()
-                    if len(new) < wanted and not self._waiting:  # no task is left that ranks could come back for
+                    if len(new) < wanted and not self._waiting:  # all tasks are handed out
                         self._close_when_answered()
-                    own_task: tuple[int, Task] | None = None  # rank 0's next
+                    own_task: tuple[int, Task] | None = None  # the next task of rank 0
                     if due not in self._answers:
                         self._raise_if_lost()
                         if self._waiting:
@@ -117,17 +122,17 @@ class _Queue(Generic[Task, Answer]):
                             self._wait_until(partial(self._answers.__contains__, due))
                             continue
                 if own_task is not None:
-                    begun = monotonic()
+                    start = monotonic()
                     answer = self._answer(own_task[1])
                     with self._changed:
                         self._answers[own_task[0]] = answer
-                        self._longest = max(self._longest, monotonic() - begun)
+                        self._longest = max(self._longest, monotonic() - start)
                 else:
                     with self._changed:
                         answer = self._answers.pop(due)
                     due += 1
                     yield answer
-        finally:  # also where the caller wants no more answers
+        finally:  # also runs when the caller stops early
             with self._changed:
                 self._waiting.clear()
                 self._close_when_answered()
@@ -136,24 +141,27 @@ class _Queue(Generic[Task, Answer]):
 
     @property
     def is_at_work(self) -> bool:
-        """Whether other ranks are at tasks of this caller, or may get some."""
+        """Whether other ranks have tasks of this caller or may get some."""
         with self._changed:
             return self._reader is not None and (bool(self._busy) or not self._closing)
 
     def _open(self) -> None:
-        """Let the other ranks come."""
-        key = secrets.token_bytes(KEY)
+        """Connect the other ranks. A random key proves that a connection is a rank's."""
+        key = secrets.token_bytes(KEY_BYTES)
         connections: list[Connection[Any, Any]] = []
         address = _own_address()
-        host = address if address in ("localhost", "127.0.0.1") else ""  # ranks of this machine, or of others too
+        host = address if address in ("localhost", LOOPBACK) else ""  # "": connections from other machines too
         with Listener((host, 0), backlog=2 * self._rank.world_size) as listener:
             meeting = (address, listener.address[1])
-            self._rank.start_on_others(_help, meeting, key, self._opened, self._arguments, shared_work=self)
-            self._rank.gather(None)  # all of them have connected
+            self._rank.start_on_others(
+                _answer_tasks, meeting, key, self._open_answer, self._arguments, shared_work=self
+            )
+            self._rank.gather(None)  # now all of them have connected
             while len(connections) < self._rank.world_size - 1:
                 connection = listener.accept()
-                with suppress(EOFError, OSError):  # somebody else
-                    if connection.poll(HELLO) and secrets.compare_digest(connection.recv_bytes(KEY), key):
+                with suppress(EOFError, OSError):  # the connection is not a rank's
+                    has_hello = connection.poll(MAX_HELLO_SECONDS)
+                    if has_hello and secrets.compare_digest(connection.recv_bytes(KEY_BYTES), key):
                         connections.append(connection)
                         continue
                 connection.close()
@@ -162,7 +170,7 @@ class _Queue(Generic[Task, Answer]):
         self._reader.start()
 
     def close(self) -> None:
-        """Wait for the answers to the tasks that are handed out; then the other ranks are free."""
+        """Wait for the answers to all tasks that were handed out. Then the other ranks are free."""
         with self._changed:
             self._close_when_answered()
             self._wait_until(lambda: not self._busy)
@@ -176,23 +184,23 @@ class _Queue(Generic[Task, Answer]):
         self._hand_out()
 
     def _hand_out(self) -> None:
-        """A task to each free rank; when closing, leave to go."""
+        """Send a task to each free rank; when closing, the message None, which ends its work."""
         while self._free and (self._waiting or self._closing):
             connection = self._free.pop(0)
             message = None
             if not self._closing:
                 message = self._waiting.popleft()
                 self._busy[connection] = monotonic()
-            with suppress(OSError):  # it is gone; the reader sees it too
+            with suppress(OSError):  # the rank has ended, which the reader notices too
                 connection.send_bytes(pickle.dumps(message))
 
     def _read(self, connections: list[Connection[Any, Any]]) -> None:
-        """The thread: take answers, and give each rank its next task, until all ranks have left."""
+        """Read answers and send each rank its next task, until all ranks have left. It runs in its own thread."""
         while connections:
             for connection in wait(connections):
                 assert isinstance(connection, Connection)
                 try:
-                    message = pickle.loads(connection.recv_bytes())  # of a rank, which had the key
+                    message = pickle.loads(connection.recv_bytes())  # from a rank, because it had the key
                 except (EOFError, OSError):
                     connections.remove(connection)
                     connection.close()
@@ -211,35 +219,37 @@ class _Queue(Generic[Task, Answer]):
                     self._changed.notify_all()
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Raises an error where a rank has ended, or is at its task for so long that it must be stuck."""
+        """Wait until ``condition()`` holds. Raises DistNetworkError if a rank has ended or is stuck."""
         while not condition():
             self._raise_if_lost()
-            self._changed.wait(LOOK)
+            self._changed.wait(CHECK_SECONDS)
             seconds = monotonic() - min(self._busy.values(), default=inf)
-            if self._longest and seconds > max(self._rank.timeout.total_seconds(), STUCK * self._longest):
-                raise dist.DistNetworkError(f"a rank is at its task for {seconds:.0f} seconds")
+            if self._longest and seconds > max(self._rank.timeout.total_seconds(), STUCK_FACTOR * self._longest):
+                raise dist.DistNetworkError(f"a rank has been working on its task for {seconds:.0f} seconds")
 
     def _raise_if_lost(self) -> None:
         if self._lost:
             raise dist.DistNetworkError("another rank has closed its connection")
 
 
-def _help(meeting: tuple[str, int], key: bytes, opened: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Another rank: answer tasks until rank 0 has no more of them."""
+def _answer_tasks(
+    meeting: tuple[str, int], key: bytes, open_answer: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    """Answer tasks on a rank other than 0 until rank 0 has no more."""
     rank = ranks.current()
     try:
         connection = Client(meeting)
     except OSError as e:
         raise ConfigError(
             f"rank {rank.rank} cannot reach rank 0 at {meeting[0]}, port {meeting[1]} ({e}): ranks connect to each "
-            "other at ports that the system chooses, also for gloo; let them through between these machines"
+            "other at ports that the system chooses, also for gloo; allow these connections between the machines"
         ) from e
     with connection:
         connection.send_bytes(key)
         rank.gather(None)
-        answer = opened(*arguments)
+        answer = open_answer(*arguments)
         try:
-            # tensors in it by value: multiprocessing's own way of pickling passes them in memory that is shared
+            # pickle.dumps sends tensors by value. Connection.send would send them through shared memory.
             connection.send_bytes(pickle.dumps(None))
             while (message := pickle.loads(connection.recv_bytes())) is not None:
                 number, task = message
@@ -249,10 +259,11 @@ def _help(meeting: tuple[str, int], key: bytes, opened: Callable[..., Any], argu
 
 
 def _own_address() -> str:
-    """The address of rank 0 for the others: MASTER_ADDR where that is this machine, else this machine's own."""
+    """Return rank 0's address for the others: MASTER_ADDR if it is this machine's, else an address of this machine."""
     meeting = os.environ["MASTER_ADDR"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((meeting, 9))  # sends nothing, and chooses the address that it would send from
+        # A UDP socket sends nothing here; it only selects the address that it would send from.
+        probe.connect((meeting, 9))
         own_address: str = probe.getsockname()[0]
-        met_here = own_address == probe.getpeername()[0] or ip_address(own_address).is_loopback
-    return meeting if met_here else own_address
+        is_local = own_address == probe.getpeername()[0] or ip_address(own_address).is_loopback
+    return meeting if is_local else own_address

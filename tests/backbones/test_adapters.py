@@ -20,7 +20,7 @@ from mathse.errors import CheckpointError, ConfigError
 from mathse.inference.rows import solve_row
 from mathse.models import adapters, load
 from mathse.models.base import Backbone
-from mathse.models.parts import part_of
+from mathse.models.parts import find_part
 
 FAMILIES = sorted(BUILDERS)
 ATOL = 1e-5
@@ -157,10 +157,10 @@ def test_a_base_in_four_bit_is_refused_without_cuda() -> None:
 
 def test_tower_connector_and_head_are_kept_out_of_four_bit(folder: tuple[str, Path]) -> None:
     backbone = load(*folder, dtype="float32")
-    kept = set(adapters.kept_whole(backbone))
+    kept = set(adapters.list_unquantised(backbone))
     linear = [name for name, module in backbone.model.named_modules() if isinstance(module, nn.Linear)]
     assert "lm_head" in kept
-    assert kept - {"lm_head"} == {name for name in linear if part_of(backbone, name) != "language"}
+    assert kept - {"lm_head"} == {name for name in linear if find_part(backbone, name) != "language"}
     assert len(kept) < len(linear)
 
 
@@ -173,7 +173,7 @@ def test_the_adapters_of_a_quantised_base_are_merged_into_the_whole_one(
         if ".lora_" not in name:
             parameter.data.add_(1.0)
     adapters.save(backbone, tmp_path, tmp_path)
-    adapters.onto_whole_base(backbone, tmp_path, dtype=torch.float32)
+    adapters.put_on_whole_base(backbone, tmp_path, dtype=torch.float32)
     for each in (backbone, same):
         adapters.merge(each)
     for name, parameter in same.model.named_parameters():
@@ -184,4 +184,4 @@ def test_a_model_that_came_from_no_folder_cannot_be_opened_again() -> None:
     module, _, name = BUILDERS["tiny"].rpartition(".")
     backbone = trained(getattr(import_module(module), name)(0))
     with pytest.raises(CheckpointError, match="came from no folder"):
-        adapters.onto_whole_base(backbone, Path("adapter"))
+        adapters.put_on_whole_base(backbone, Path("adapter"))

@@ -22,16 +22,15 @@ from mathse.config.backbones import CausalLM, SmolLM2
 from mathse.config.data import JsonlData
 from mathse.config.schema import TrainConfig, Trainer
 from mathse.errors import CheckpointError, DataError
-from mathse.evolution.filter import unread_pictures
-from mathse.evolution.problems import RunProblems
+from mathse.evolution.problems import RunProblems, find_pictures_without_reader
 from mathse.models import adapters, memory, precision
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.causal_lm import CausalLMBackbone
-from mathse.models.flops import training_flops
-from mathse.models.needs import architecture_of
+from mathse.models.flops import count_training_flops
+from mathse.models.needs import find_architecture
 from mathse.models.packaged.gguf import folder_of
 from mathse.models.parts import lora_pattern
-from mathse.models.precision import cpu_prefers_bfloat16, precision_of
+from mathse.models.precision import choose_precision, cpu_prefers_bfloat16
 from mathse.models.row import Row
 from mathse.training.fit import dtype_of
 
@@ -105,16 +104,16 @@ def test_problems_with_pictures_are_named_before_a_model_is_opened() -> None:
     problems = RunProblems(world(size=2))
     strict = TrainConfig(backbone=CausalLM(path="nowhere"), data=JsonlData())
     with pytest.raises(DataError, match="has a picture, and nowhere reads text alone; choose a backbone that reads"):
-        unread_pictures(SimpleNamespace(config=strict), problems)  # type: ignore[arg-type]
+        find_pictures_without_reader(SimpleNamespace(config=strict), problems)  # type: ignore[arg-type]
     skips = TrainConfig(backbone=CausalLM(path="nowhere"), data=JsonlData(on_bad_row="skip"))
-    listed = unread_pictures(SimpleNamespace(config=skips), problems)  # type: ignore[arg-type]
+    listed = find_pictures_without_reader(SimpleNamespace(config=skips), problems)  # type: ignore[arg-type]
     assert {row["id"] for row in listed} == {p.id for split in problems.splits.values() for p in split}
     sees = TrainConfig(data=JsonlData())
     sees.orm.backbone = CausalLM(path="nowhere")
     with pytest.raises(DataError, match="pass orm.see_image=false, or another orm.backbone"):
-        unread_pictures(SimpleNamespace(config=sees), problems)  # type: ignore[arg-type]
+        find_pictures_without_reader(SimpleNamespace(config=sees), problems)  # type: ignore[arg-type]
     sees.orm.see_image = False
-    assert unread_pictures(SimpleNamespace(config=sees), problems) == []  # type: ignore[arg-type]
+    assert find_pictures_without_reader(SimpleNamespace(config=sees), problems) == []  # type: ignore[arg-type]
 
 
 def test_a_saved_checkpoint_opens_equal_and_with_plain_transformers(backbone: Backbone, tmp_path: Path) -> None:
@@ -134,11 +133,11 @@ def test_adapters_go_on_the_layers_of_any_decoder(backbone: Backbone) -> None:
 
 
 def test_what_trains_is_counted_without_a_tower(backbone: Backbone, folder: Path) -> None:
-    [row] = memory.part_rows(backbone, 1e-4, 1.0)
+    [row] = memory.count_parts(backbone, 1e-4, 1.0)
     parameters = sum(p.numel() for p in backbone.model.parameters())
     assert (row.part, row.parameters) == ("language", parameters)
-    assert training_flops(backbone).patch_square == 0
-    model = architecture_of(CausalLM(path=str(folder)))
+    assert count_training_flops(backbone).patch_square == 0
+    model = find_architecture(CausalLM(path=str(folder)))
     assert model is not None and model.total == parameters
 
 
@@ -168,7 +167,10 @@ def test_a_decoder_of_another_class_trains_through_the_same_contract(backbone: B
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"model_type": "qwen2_vl"}, "a model with pictures is backbone=hf"), ({"logit_scale": 0.5}, "logit_scale = 0.5")],
+    [
+        ({"model_type": "qwen2_vl"}, "for a model with pictures pass backbone=hf"),
+        ({"logit_scale": 0.5}, "logit_scale = 0.5"),
+    ],
 )
 def test_what_is_no_plain_language_model_is_refused(
     folder: Path, tmp_path: Path, change: dict[str, object], sentence: str
@@ -188,28 +190,28 @@ def test_fastest_is_bfloat16_where_the_cpu_multiplies_it_faster(
     monkeypatch: pytest.MonkeyPatch, faster_with_it: bool, fits: str, samples: str
 ) -> None:
     seconds = {torch.bfloat16: 1.0 if faster_with_it else 3.0, torch.float32: 2.0}
-    monkeypatch.setattr(precision, "_seconds_of_a_product", seconds.__getitem__)
+    monkeypatch.setattr(precision, "_time_product", seconds.__getitem__)
     precision.cpu_prefers_bfloat16.cache_clear()
     fastest = Trainer(sampling_dtype="fastest")
     try:
-        assert (precision_of(fastest), dtype_of(fastest)) == (fits, samples)
-        assert precision_of(replace(fastest, accelerator="gpu")) == "bf16-mixed"
+        assert (choose_precision(fastest), dtype_of(fastest)) == (fits, samples)
+        assert choose_precision(replace(fastest, accelerator="gpu")) == "bf16-mixed"
         assert dtype_of(replace(fastest, sampling_dtype=None)) == "float32"
     finally:
         precision.cpu_prefers_bfloat16.cache_clear()
 
 
 def test_what_is_asked_for_by_name_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_seconds_of_a_product", None)
+    monkeypatch.setattr(precision, "_time_product", None)
     asked = Trainer(precision="bf16-mixed")
-    assert (precision_of(asked), dtype_of(asked)) == ("bf16-mixed", "float32")
+    assert (choose_precision(asked), dtype_of(asked)) == ("bf16-mixed", "float32")
     asked = Trainer(precision="bf16-true", sampling_dtype="bfloat16")
-    assert (precision_of(asked), dtype_of(asked)) == ("bf16-true", "bfloat16")
+    assert (choose_precision(asked), dtype_of(asked)) == ("bf16-true", "bfloat16")
 
 
 def test_fits_and_samples_go_by_the_same_trial_of_this_cpu() -> None:
     chosen = ("bf16-mixed", "bfloat16") if cpu_prefers_bfloat16() else ("32-true", "float32")
-    assert (precision_of(Trainer()), dtype_of(Trainer(sampling_dtype="fastest"))) == chosen
+    assert (choose_precision(Trainer()), dtype_of(Trainer(sampling_dtype="fastest"))) == chosen
 
 
 def test_a_package_without_weights_is_named_with_what_installs_it() -> None:

@@ -18,7 +18,7 @@ from mathse.models import load
 from mathse.models.base import IGNORED
 from mathse.models.cogvlm2 import CogVLM2Backbone
 from mathse.models.cogvlm2.tiny import tiny_cogvlm2
-from mathse.models.parts import lora_pattern, part_of
+from mathse.models.parts import find_part, lora_pattern
 from mathse.models.row import Row
 
 RED, BLUE = Image.new("RGB", (40, 90), "red"), Image.new("L", (90, 40), 80)
@@ -138,7 +138,7 @@ def test_a_second_image_in_a_row_is_refused(backbone: CogVLM2Backbone) -> None:
 
 
 def test_parts_and_adapters_are_told_apart_by_their_whole_names(backbone: CogVLM2Backbone) -> None:
-    parts = {name: part_of(backbone, name) for name, _ in backbone.model.named_parameters()}
+    parts = {name: find_part(backbone, name) for name, _ in backbone.model.named_parameters()}
     of_vision = {
         name.removeprefix("model.vision.").split(".")[0]: part
         for name, part in parts.items()
@@ -208,7 +208,7 @@ def test_options_reach_the_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     "values, says",
     [
-        ({"model_type": "qwen2_vl"}, "says model_type = 'qwen2_vl'"),
+        ({"model_type": "qwen2_vl"}, "has model_type = 'qwen2_vl'"),
         ({"model_type": None, "num_multi_query_heads": None}, "has no num_multi_query_heads"),
         ({"num_multi_query_heads": 3}, "3 key and value heads do not fit"),
         ({"hidden_size": "wide"}, "hidden_size"),
@@ -238,5 +238,5 @@ def test_a_processor_for_another_image_size_is_refused(copied: Path) -> None:
     saved = json.loads((copied / "processor_config.json").read_text())
     saved["image_processor"]["size"] = {"height": 112, "width": 112}
     (copied / "processor_config.json").write_text(json.dumps(saved))
-    with pytest.raises(CheckpointError, match="images of 112 pixels, config.json wants 56"):
+    with pytest.raises(CheckpointError, match="images of 112 pixels, config.json needs 56"):
         load("cogvlm2", copied)

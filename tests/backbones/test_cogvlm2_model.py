@@ -229,10 +229,10 @@ def _cut_image(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "change, says",
     [
-        (_second_image, "one image a row"),
-        (_two_in_a_row, "one image a row"),
-        (_no_types, "one image a row, with token_type_ids"),
-        (_cut_image, "one image a row"),
+        (_second_image, "one image in a row"),
+        (_two_in_a_row, "one image in a row"),
+        (_no_types, "one image in a row, with token_type_ids"),
+        (_cut_image, "one image in a row"),
         (_no_pixels, "no pixel_values"),
     ],
 )
@@ -335,7 +335,7 @@ def test_a_cache_is_known_by_both_its_names(reference: Reference, model: CogVLM2
             out = model(input_ids=ids[:, :-1], use_cache=True)
             step = model(input_ids=ids[:, -1:], position_ids=at, **{name: out[modeling.CACHE]})
         assert apart(step.logits[:, -1], expected) <= ATOL
-    with pytest.raises(ValueError, match="give position_ids"):
+    with pytest.raises(ValueError, match="needs position_ids"):
         model(input_ids=ids[:, -1:], cache=out[modeling.CACHE])
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin
 
 from mathse.models.cogvlm2 import CogVLM2Config, attention, language, layout, modeling, vision
-from mathse.models.cogvlm2.language import rotary_angles
+from mathse.models.cogvlm2.language import compute_rotary_angles
 
 Model = modeling.CogVLM2ForConditionalGeneration
 MISSED = 1e-4  # a peculiarity that is undone must show by more than this
@@ -44,9 +44,9 @@ def test_hidden_states_and_loss_are_those_of_the_published_code(reference: Refer
 def test_positions_and_routing_are_those_of_the_published_code(reference: Reference, case: str) -> None:
     inputs = reference.given(case)
     if f"{case}_vision_expert_mask" in reference.expected:
-        mask = layout.expert_mask(inputs["token_type_ids"])
+        mask = layout.find_expert_mask(inputs["token_type_ids"])
         assert torch.equal(mask.int(), reference.expected[f"{case}_vision_expert_mask"].int())
-    positions = layout.positions(inputs["token_type_ids"], inputs["attention_mask"])
+    positions = layout.compute_positions(inputs["token_type_ids"], inputs["attention_mask"])
     assert torch.equal(positions, reference.expected[f"{case}_position_ids"])
 
 
@@ -74,7 +74,7 @@ def test_rotary_tables_are_the_exact_ones_or_the_published_modules(reference: Re
         config = CogVLM2Config(
             hidden_size=size, num_attention_heads=1, num_multi_query_heads=1, rope_precision=precision
         )
-        cos, sin = rotary_angles(tables["positions"][None], config, dtype)
+        cos, sin = compute_rotary_angles(tables["positions"][None], config, dtype)
         assert torch.equal(cos[0, 0], tables[f"cos_{kind}"]) and torch.equal(sin[0, 0], tables[f"sin_{kind}"])
 
 
@@ -121,20 +121,20 @@ Undo = Callable[[pytest.MonkeyPatch, Model, Reference], dict[str, Any] | None]
 
 
 def eoi_to_the_visual_expert(patch: pytest.MonkeyPatch, model: Model, reference: Reference) -> None:
-    patch.setattr(modeling, "expert_mask", lambda types: types == 1)
+    patch.setattr(modeling, "find_expert_mask", lambda types: types == 1)
 
 
 def boi_to_the_language_expert(patch: pytest.MonkeyPatch, model: Model, reference: Reference) -> None:
     def without_first(types: Tensor) -> Tensor:
-        mask = layout.expert_mask(types)
+        mask = layout.find_expert_mask(types)
         mask[:, 1:] &= types[:, :-1] == 1
         return mask
 
-    patch.setattr(modeling, "expert_mask", without_first)
+    patch.setattr(modeling, "find_expert_mask", without_first)
 
 
 def images_to_the_language_expert(patch: pytest.MonkeyPatch, model: Model, reference: Reference) -> None:
-    patch.setattr(modeling, "expert_mask", lambda types: types == 2)
+    patch.setattr(modeling, "find_expert_mask", lambda types: types == 2)
 
 
 def rope_base_10000(patch: pytest.MonkeyPatch, model: Model, reference: Reference) -> None:
@@ -151,7 +151,7 @@ def neighbours_rotated(patch: pytest.MonkeyPatch, model: Model, reference: Refer
 
 
 def patches_counted_up(patch: pytest.MonkeyPatch, model: Model, reference: Reference) -> None:
-    patch.setattr(modeling, "positions", lambda types, mask=None: torch.ones_like(types).cumsum(1) - 1)
+    patch.setattr(modeling, "compute_positions", lambda types, mask=None: torch.ones_like(types).cumsum(1) - 1)
 
 
 def norm_before_the_tower_branches(patch: pytest.MonkeyPatch, model: Model, reference: Reference) -> None:
@@ -192,8 +192,8 @@ def kv_heads_tiled(patch: pytest.MonkeyPatch, model: Model, reference: Reference
         once = SimpleNamespace(num_key_value_groups=1)
         return attention_eager(once, query, *both, *rest, **named)
 
-    attention_eager = attention.eager
-    patch.setattr(attention, "eager", tiled)
+    attention_eager = attention.attend_eagerly
+    patch.setattr(attention, "attend_eagerly", tiled)
 
 
 def tower_qkv_head_first(patch: pytest.MonkeyPatch, model: Model, reference: Reference) -> None:
@@ -218,7 +218,7 @@ def patches_see_later_patches(patch: pytest.MonkeyPatch, model: Model, reference
 
     def remember(types: Tensor) -> Tensor:
         images.append(types == 1)
-        return layout.expert_mask(types)
+        return layout.find_expert_mask(types)
 
     def open_to_each_other(**arguments: Any) -> Tensor:
         mask = causal(**arguments)
@@ -226,7 +226,7 @@ def patches_see_later_patches(patch: pytest.MonkeyPatch, model: Model, reference
         return mask.masked_fill((image[:, :, None] & image[:, None, :])[:, None], 0.0)
 
     causal = modeling.create_causal_mask
-    patch.setattr(modeling, "expert_mask", remember)
+    patch.setattr(modeling, "find_expert_mask", remember)
     patch.setattr(modeling, "create_causal_mask", open_to_each_other)
 
 
@@ -256,7 +256,7 @@ def rounded_frequencies(patch: pytest.MonkeyPatch, model: Model, reference: Refe
         turned = positions[:, None, :, None] * torch.tensor(frequencies)
         return turned.cos(), turned.sin()
 
-    patch.setattr(modeling, "rotary_angles", angles)
+    patch.setattr(modeling, "compute_rotary_angles", angles)
 
 
 def another_eps_in_the_decoder(patch: pytest.MonkeyPatch, model: Model, reference: Reference) -> None:

@@ -14,8 +14,8 @@ from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from mathse.errors import CheckpointError, ConfigError, DataError
 from mathse.models.cogvlm2 import CogVLM2Processor
-from mathse.models.cogvlm2.processing import IGNORED, square_image_processor
-from mathse.models.cogvlm2.prompt import TEMPLATES, chat_template, prompt_text
+from mathse.models.cogvlm2.processing import IGNORED, make_square_image_processor
+from mathse.models.cogvlm2.prompt import TEMPLATES, build_chat_template, build_prompt
 from mathse.models.tiny_tokenizer import build_tokenizer
 
 
@@ -54,7 +54,7 @@ def sizes(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def processor(facts: dict[str, Any], sizes: dict[str, Any]) -> CogVLM2Processor:
-    return CogVLM2Processor(square_image_processor(sizes["tiny"]["image_size"]), Bytes(facts["tokenizer"]))
+    return CogVLM2Processor(make_square_image_processor(sizes["tiny"]["image_size"]), Bytes(facts["tokenizer"]))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_every_published_case_comes_out_as_published(
         assert ("labels" in out) is (case["labels"] is not None)
         assert ("pixel_values" in out) is case["image"]
         turns = [tuple(turn) for turn in case["history"]]
-        assert prompt_text(case["query"], turns, case["template"]) == case["text"]
+        assert build_prompt(case["query"], turns, case["template"]) == case["text"]
 
 
 def test_labels_decode_to_exactly_the_answer(processor: CogVLM2Processor, picture: Image.Image) -> None:
@@ -104,7 +104,7 @@ def test_labels_decode_to_exactly_the_answer(processor: CogVLM2Processor, pictur
 
 def test_an_image_takes_the_tokens_that_its_size_gives(facts: dict[str, Any], processor: CogVLM2Processor) -> None:
     assert processor.image_tokens == facts["image_tokens"]
-    big = CogVLM2Processor(square_image_processor(1344), processor.tokenizer)
+    big = CogVLM2Processor(make_square_image_processor(1344), processor.tokenizer)
     assert big.image_tokens == facts["image_tokens_at_1344"] == 2306
 
 
@@ -157,8 +157,8 @@ def test_pixels_are_those_of_the_published_preprocessing(
     pixels = processor(text="?", images=picture)["pixel_values"]
     assert pixels.shape == (1, *sizes["tiny"]["shape"])
     assert (pixels[0] - expected["pixel_values"]).abs().max() <= 1e-6
-    big = CogVLM2Processor(square_image_processor(sizes["big"]["image_size"]), processor.tokenizer)
-    pixels, index = big.pixels([picture])[0], expected["big_sample_index"].long()
+    big = CogVLM2Processor(make_square_image_processor(sizes["big"]["image_size"]), processor.tokenizer)
+    pixels, index = big.prepare_pixels([picture])[0], expected["big_sample_index"].long()
     assert (pixels[:, index][:, :, index] - expected["big_sample"]).abs().max() <= 1e-6
     assert pixels.mean((1, 2)).tolist() == pytest.approx(sizes["big"]["channel_mean"], abs=1e-5)
     assert pixels.std((1, 2)).tolist() == pytest.approx(sizes["big"]["channel_std"], abs=1e-5)
@@ -170,7 +170,7 @@ def test_a_file_and_its_picture_give_the_same_pixels(
     file = folder / sizes["image"]
     for image in (file, str(file)):
         assert torch.equal(
-            processor(text="?", images=image)["pixel_values"], processor.pixels([picture.convert("RGB")])
+            processor(text="?", images=image)["pixel_values"], processor.prepare_pixels([picture.convert("RGB")])
         )
 
 
@@ -181,13 +181,13 @@ def test_a_file_and_its_picture_give_the_same_pixels(
 def test_the_chat_template_renders_the_prompt(
     words: PreTrainedTokenizerFast, picture: Image.Image, template: str
 ) -> None:
-    processor = CogVLM2Processor(square_image_processor(56), words, chat_template=chat_template(template))
+    processor = CogVLM2Processor(make_square_image_processor(56), words, chat_template=build_chat_template(template))
     talk = [
         {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "How many?"}]},
         {"role": "assistant", "content": "Three."},
         {"role": "user", "content": "Is it\nblue?"},
     ]
-    said = prompt_text("Is it\nblue?", [("How many?", "Three.")], template)
+    said = build_prompt("Is it\nblue?", [("How many?", "Three.")], template)
     assert processor.apply_chat_template(talk, add_generation_prompt=True) == f"<|user|><|endoftext|>{said}"
     ids = words.apply_chat_template(talk[2:], chat_template=processor.chat_template, return_dict=False)
     assert ids == processor(text="Is it\nblue?", template=template)["input_ids"][0].tolist()
@@ -203,7 +203,7 @@ def test_the_chat_template_renders_the_prompt(
 def test_a_saved_processor_opens_as_it_was(
     words: PreTrainedTokenizerFast, picture: Image.Image, tmp_path: Path
 ) -> None:
-    processor = CogVLM2Processor(square_image_processor(84), words, chat_template=chat_template("vqa"))
+    processor = CogVLM2Processor(make_square_image_processor(84), words, chat_template=build_chat_template("vqa"))
     processor.save_pretrained(tmp_path)
     expected = processor(text="What is 3 + 4?", images=picture, answer="7")
     for again in (CogVLM2Processor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
@@ -235,5 +235,5 @@ def test_missing_files_are_named(words: PreTrainedTokenizerFast, folder: Path, t
         CogVLM2Processor.from_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="to say how large images are"):
+    with pytest.raises(CheckpointError, match="has the size of images"):
         CogVLM2Processor.from_pretrained(tmp_path)

@@ -77,7 +77,7 @@ def test_a_prompt_has_the_same_ids_for_training_sampling_and_serving(backbone: B
         [encoded] = backbone.encode([row])
         [prompt] = backbone.encode([Row(question=row["question"], images=row["images"])])
         assert prompt.prompt == encoded.prompt
-        batch = backbone._left_padded(backbone._pieces([prompt]))
+        batch = backbone._pad_left(backbone._make_pieces([prompt]))
         assert batch["input_ids"][0].tolist() == encoded.prompt
         collated = backbone.collate([row])["input_ids"][0].tolist()
         assert collated == encoded.ids
@@ -115,7 +115,7 @@ def test_a_picture_stands_where_the_question_marks_it(backbone: Backbone, caplog
     if backbone.family == "cogvlm2":
         first = Row(question="Is the number in  larger than 7?", images=row["images"])
         assert encoded.prompt == backbone.encode([first])[0].prompt
-        assert caplog.text.count("reads pictures before all text") <= 1  # once, whatever test asked first
+        assert caplog.text.count("reads all pictures before the text") <= 1  # once, whatever test asked first
         return
     mark = backbone.processor.image_token
     assert mark in text[text.index("Is the number in ") : text.index(" larger than 7?")]

@@ -13,7 +13,7 @@ from mathse.commands.tiny import BUILDERS
 from mathse.inference.work import AnswerCosts
 from mathse.models import modes
 from mathse.models.base import Backbone
-from mathse.models.flops import amounts_of, forward_flops, lowest_trained_layer, training_flops
+from mathse.models.flops import count_amounts, count_forward_flops, count_training_flops, find_lowest_trained_layer
 from mathse.models.row import Row
 
 
@@ -68,15 +68,15 @@ def test_a_frozen_lower_layer_costs_its_forward_pass_alone(question: Row) -> Non
     row = Row(question="What is 7 + 5?", images=(), response="7 + 5 = 12.")
     modes.prepare(backbone, modes.Fit(freeze=["tower", "connector"]), "32-true", 0)
     layers = backbone.model.config.get_text_config().num_hidden_layers
-    assert lowest_trained_layer(backbone) == 0
+    assert find_lowest_trained_layer(backbone) == 0
     for name, parameter in backbone.model.named_parameters():
         parameter.requires_grad_(f"language_model.layers.{layers - 1}." in name or "lm_head" in name)
-    assert lowest_trained_layer(backbone) == layers - 1 >= 1
+    assert find_lowest_trained_layer(backbone) == layers - 1 >= 1
     batch = backbone.pad(backbone.encode([row]))
-    flops, amounts = training_flops(backbone), amounts_of(batch, backbone.patch_size)
+    flops, amounts = count_training_flops(backbone), count_amounts(batch, backbone.patch_size)
     with FlopCounterMode(display=False) as counter:
         logits, targets = backbone.answer_logits(batch)
         torch.nn.functional.cross_entropy(logits, targets).backward()
     ahead = flops.square * amounts.squares
     assert flops.of(amounts) == pytest.approx(counter.get_total_flops() - ahead, rel=0.07)
-    assert forward_flops(backbone).of(amounts) < flops.of(amounts) < 3 * forward_flops(backbone).of(amounts)
+    assert count_forward_flops(backbone).of(amounts) < flops.of(amounts) < 3 * count_forward_flops(backbone).of(amounts)

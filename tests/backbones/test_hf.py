@@ -18,7 +18,7 @@ from mathse.config.backbones import HF
 from mathse.errors import CheckpointError
 from mathse.models.base import join
 from mathse.models.hf import HFBackbone
-from mathse.models.parts import part_of
+from mathse.models.parts import find_part
 from mathse.models.row import Row
 from mathse.models.tiny_hf import CLASSES
 
@@ -42,11 +42,11 @@ def test_every_class_that_is_tried_can_be_made_by_hand() -> None:
 
 
 def test_parts_and_adapters_are_found_and_shown(backbone: HFBackbone) -> None:
-    parts = {part_of(backbone, name) for name, _ in backbone.model.named_parameters()}
+    parts = {find_part(backbone, name) for name, _ in backbone.model.named_parameters()}
     assert parts == {"tower", "connector", "language"}
-    assert part_of(backbone, "model.connector.modality_projection.proj.weight") == "connector"
-    assert part_of(backbone, "model.vision_model.embeddings.patch_embedding.weight") == "tower"
-    assert part_of(backbone, "lm_head.weight") == "language"
+    assert find_part(backbone, "model.connector.modality_projection.proj.weight") == "connector"
+    assert find_part(backbone, "model.vision_model.embeddings.patch_embedding.weight") == "tower"
+    assert find_part(backbone, "lm_head.weight") == "language"
     shown = "\n".join(backbone.findings())
     assert "a response ends with '<|im_end|>'" in shown and "never sampled: ['<fake_token_around_image>'" in shown
     assert not backbone.pictures_first and "before all text" not in shown
@@ -66,8 +66,8 @@ def test_what_is_found_can_be_said_by_hand(folder: Path) -> None:
             system="Look twice.",
         )
     )
-    assert part_of(said, "model.vision_model.post_layernorm.weight") == "connector"
-    assert part_of(said, "model.vision_model.embeddings.patch_embedding.weight") == "language"
+    assert find_part(said, "model.vision_model.post_layernorm.weight") == "connector"
+    assert find_part(said, "model.vision_model.embeddings.patch_embedding.weight") == "language"
     assert said.lora_scopes["language"] == r".*\.q_proj" and "vision_model" in said.lora_scopes["tower"]
     assert (said.max_images, said.max_image_tokens) == (2, 7)
     assert said.tokenizer.convert_tokens_to_ids("<|user|>") in said.never_sampled
@@ -93,7 +93,7 @@ def test_a_template_that_writes_pictures_first_is_told_and_takes_a_marked_questi
     first = build(HF(path=str(folder), chat_template=str(template)))
     row = Row(question="Is <image> red?", images=(picture(28, 28),), marked=True)
     assert first.render(row) == first.render(row) == "<image>Is  red?"
-    assert caplog.text.count("backbone=hf reads pictures before all text") == 1
+    assert caplog.text.count("backbone=hf reads all pictures before the text") == 1
     assert "writes pictures before all text" in "".join(first.findings())
 
 
@@ -101,7 +101,7 @@ def test_a_model_of_text_alone_is_sent_to_its_backbone(folder: Path, tmp_path: P
     shutil.copytree(folder, tmp_path / "c")
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "c" / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
-    with pytest.raises(CheckpointError, match="'gpt2'.* one of text alone is backbone=causal_lm"):
+    with pytest.raises(CheckpointError, match="'gpt2'.* for a text model pass backbone=causal_lm"):
         models.load("hf", tmp_path / "c")
 
 

@@ -182,7 +182,7 @@ def test_a_checkpoint_with_a_broken_adapter_is_refused(whole: dict[str, Path], t
     (folder / ADAPTER).mkdir()
     (folder / ADAPTER / "adapter_config.json").write_text(text)
     with pytest.raises(CheckpointError, match="adapter_config.json cannot be read"):
-        adapters.base_of(folder)
+        adapters.find_base(folder)
 
 
 @pytest.mark.parametrize("path", ["a" * 5000, "a/" * 2500])

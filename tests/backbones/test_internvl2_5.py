@@ -14,13 +14,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from mathse.config.backbones import InternVL25
 from mathse.data.image_decoding import jpeg
 from mathse.errors import CheckpointError, DataError
-from mathse.models import load, quiet
+from mathse.models import load, silence_transformers
 from mathse.models.base import IGNORED
 from mathse.models.internvl2_5 import InternVL25Backbone
 from mathse.models.internvl2_5.tiny import TILE, tiny_internvl2_5
 from mathse.models.modes import checkpoint_activations
 
-quiet()
+silence_transformers()
 
 
 def picture(seed: int, columns: int = 1, rows: int = 1) -> Image.Image:
@@ -161,11 +161,11 @@ def test_labels_decode_to_exactly_the_answers(backbone, rows):
 
 
 @torch.no_grad()
-def test_a_left_padded_batch_gives_each_row_the_logits_it_has_alone(backbone, rows):
+def test_a_pad_left_batch_gives_each_row_the_logits_it_has_alone(backbone, rows):
     encoded = backbone.encode(rows)
-    together = backbone.model(**backbone._left_padded(backbone._pieces(encoded))).logits
+    together = backbone.model(**backbone._pad_left(backbone._make_pieces(encoded))).logits
     for logits, one in zip(together, encoded, strict=True):
-        alone = backbone.model(**backbone._left_padded(backbone._pieces([one]))).logits[0]
+        alone = backbone.model(**backbone._pad_left(backbone._make_pieces([one]))).logits[0]
         assert torch.allclose(logits[-len(one.prompt) :], alone, atol=1e-5)
 
 

@@ -19,14 +19,14 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping, r
 
 from mathse import models
 from mathse.errors import CheckpointError
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.checkpoint import open_model
 from mathse.models.internvl2_5 import InternVL25Backbone, weights
 from mathse.models.internvl2_5 import published as published_folder
 
 load = partial(models.load, "internvl2_5")
 
-quiet()
+silence_transformers()
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ IN_OPENING: dict[str, Callable[[Any], Any]] = {
     "keys and values exchanged": lambda m: m.setattr(weights, "split_grouped", _exchanged),
     "w1 and w3 exchanged": _w1_for_w3,
     "rotary base of Llama": lambda m: m.setattr(
-        published_folder, "_rope", lambda text: {"rope_type": "default", "rope_theta": 10000.0}
+        published_folder, "_convert_rope", lambda text: {"rope_type": "default", "rope_theta": 10000.0}
     ),
 }
 

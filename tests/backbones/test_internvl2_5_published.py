@@ -23,17 +23,17 @@ from mathse.commands.convert import convert, main
 from mathse.commands.export import export_model
 from mathse.errors import CheckpointError
 from mathse.evolution.models import RunModels
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.checkpoint import Stored, expect_weights
 from mathse.models.internvl2_5 import InternVL25Backbone
-from mathse.models.internvl2_5.published import INTERNLM2, native_config
+from mathse.models.internvl2_5.published import INTERNLM2, build_native_config
 from mathse.models.row import Row
 from mathse.runs.reader import read_run
 from mathse.training.fit import save_checkpoint
 
 load = partial(models.load, "internvl2_5")
 
-quiet()
+silence_transformers()
 
 
 @pytest.fixture(scope="module")
@@ -514,7 +514,7 @@ REAL = {
 
 def test_the_8b_checkpoint_has_the_published_number_of_parameters_and_256_tokens_a_tile():
     described = describe(92553, **REAL)
-    config = native_config(described, INTERNLM2, image_token_id=92546, where="config.json")
+    config = build_native_config(described, INTERNLM2, image_token_id=92546, where="config.json")
     assert config.image_seq_length == 256
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config)

@@ -19,13 +19,13 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from mathse import models
 from mathse.commands.convert import convert
 from mathse.errors import CheckpointError
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.internvl2_5.published import SYSTEM
 from mathse.models.internvl3 import InternVL3Backbone
 from mathse.models.row import Row
 
 load = partial(models.load, "internvl3")
-quiet()
+silence_transformers()
 
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the")]
 OF_QWEN = [

@@ -19,18 +19,19 @@ from small import picture
 from torch import Tensor
 
 from mathse.commands.tiny import BUILDERS
-from mathse.config.evolution import DPO
 from mathse.config.fits import Fit, Lora, Optimizer
 from mathse.config.schema import Trainer
+from mathse.config.updates import DPOUpdateConfig
 from mathse.errors import ConfigError, DataError
 from mathse.models import layer_states, modes
 from mathse.models.base import Backbone
 from mathse.models.feature_store import GIB, FeatureStore
 from mathse.models.layer_states import LayerStates
-from mathse.models.lower_layers import layers_of
+from mathse.models.lower_layers import find_layers
 from mathse.models.row import Row
 from mathse.training.batches import EpochStream, MixedStream
 from mathse.training.fit import FitJob, fit
+from mathse.training.updates.preferences import DPOUpdate
 
 FAMILIES = {**BUILDERS, "causal_lm": "mathse.models.tiny.tiny_causal_lm"}
 SETTINGS = Fit(
@@ -109,7 +110,7 @@ def stored(store: Path) -> list[Path]:
 def counted_runs(backbone: Backbone) -> Iterator[tuple[Backbone, list[int]]]:
     """How often the lowest layer did work: a number a run."""
     runs: list[int] = []
-    _, layers = layers_of(backbone)
+    _, layers = find_layers(backbone)
     with next(layers[0].children()).register_forward_pre_hook(lambda *_: runs.append(1)):
         yield backbone, runs
 
@@ -146,7 +147,7 @@ def test_a_fit_on_kept_states_learns_the_same_and_runs_no_lower_layer(
 def test_embeddings_and_lower_layers_stay_as_they_are_and_the_others_train(name: str) -> None:
     backbone = family(name)
     modes.prepare(backbone, SETTINGS, "32-true", seed=0)
-    prefix, _ = layers_of(backbone)
+    prefix, _ = find_layers(backbone)
     trained = {key for key, parameter in backbone.model.named_parameters() if parameter.requires_grad}
     assert any(key.startswith(f"{prefix}.1.") for key in trained)
     assert not any(key.startswith(f"{prefix}.0.") or "embed_tokens" in key for key in trained)
@@ -200,7 +201,7 @@ def test_a_fit_that_trains_below_the_layers_only_freezes_them_and_says_so(pictur
     before = load_file(tmp_path / "base" / "model.safetensors")
     after = fitted(tmp_path / "fit", pictured, settings, name="tiny", say=sentences.append)
     (sentence,) = sentences
-    assert "the lower 1 layers are frozen" in sentence and "what trains lies below them too" in sentence
+    assert "the lower 1 layers are frozen" in sentence and "trained weights are below them too" in sentence
     assert not stored(tmp_path / "store")
     assert all(torch.equal(after[key], before[key]) for key in after if ".layers.0." in key and "visual" not in key)
 
@@ -210,14 +211,14 @@ def test_rows_that_are_made_up_on_the_way_have_no_kept_states(pictured: list[Row
     rows = rows_for("causal_lm", pictured)
     stream = MixedStream(EpochStream(rows, 4, 0), lambda draw: rows[0], 0.3, 6)
     fitted(tmp_path / "fit", rows, stream=stream, say=sentences.append)
-    assert "rows are made up on the way" in sentences[0] and not stored(tmp_path / "store")
+    assert "rows are made in each step" in sentences[0] and not stored(tmp_path / "store")
 
 
 def test_both_paths_of_a_pair_have_their_states(pictured: list[Row], tmp_path: Path) -> None:
     pairs: list[Row] = [{**row, "rejected": "It is 1."} for row in rows_for("causal_lm", pictured)]
     settings = replace(SETTINGS, val_rows=0)
-    fitted(tmp_path / "plain", pairs, settings, gb=1e-9, dpo=DPO())
-    fitted(tmp_path / "kept", pairs, settings, dpo=DPO())
+    fitted(tmp_path / "plain", pairs, settings, gb=1e-9, update=DPOUpdate(DPOUpdateConfig()))
+    fitted(tmp_path / "kept", pairs, settings, update=DPOUpdate(DPOUpdateConfig()))
     assert len(stored(tmp_path / "store")) == 2 * len(pairs)
     assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
 
@@ -228,7 +229,7 @@ def test_nothing_is_random_below_the_layers_that_train(pictured: list[Row], tmp_
 
     class Look(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: object) -> None:
-            _, layers = layers_of(module.backbone)  # type: ignore[arg-type]
+            _, layers = find_layers(module.backbone)  # type: ignore[arg-type]
             modes_seen.append([layer.training for layer in layers])
 
     fitted(tmp_path / "fit", rows, gb=1e-9, callbacks=[Look()])

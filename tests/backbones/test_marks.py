@@ -23,9 +23,9 @@ from mathse.inference.serving.dialect import make_messages
 from mathse.models import tiny_tokenizer
 from mathse.models.base import Backbone
 from mathse.models.causal_lm import load as load_causal_lm
-from mathse.models.marks import Marks
+from mathse.models.marks import TokenizerMarks
 from mathse.models.row import Row
-from mathse.models.tiny import decoder_config, drawn
+from mathse.models.tiny import decoder_config, draw_weights
 
 LLAMA_3 = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
            *(f"<|reserved_special_token_{k}|>" for k in range(20)))  # fmt: skip
@@ -50,7 +50,7 @@ def _causal_lm(folder: Path, template: str, change: Callable[[Any], None]) -> Ba
     change(tokenizer)
     tokenizer.chat_template = template
     config = LlamaConfig(**decoder_config(tokenizer, hidden_size=32, mlp_size=64, layers=1, heads=2, kv_heads=2))
-    model = drawn(0, lambda: LlamaForCausalLM(config))
+    model = draw_weights(0, lambda: LlamaForCausalLM(config))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return load_causal_lm(CausalLM(path=str(folder)))
@@ -200,7 +200,9 @@ def test_a_text_that_no_space_makes_harmless_is_refused() -> None:
     tokenizer = tiny_tokenizer.build_tokenizer()
     tokenizer.add_tokens([AddedToken("<TURN>", normalized=True)])
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace(" ", "")
-    marks = Marks.of(tokenizer)
+    marks = TokenizerMarks.of(tokenizer)
     assert marks.defuse("a turn") == "a turn"
-    with pytest.raises(DataError, match="reads as marks of the tokenizer however it is spaced: '<TURN>"):
+    with pytest.raises(
+        DataError, match="reads as marks of the tokenizer even with spaces between their characters: '<TURN>"
+    ):
         marks.defuse("<TURN>")

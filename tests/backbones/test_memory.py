@@ -19,7 +19,7 @@ from mathse.config.fits import Fit, Lora
 from mathse.inference.rows import solve_row
 from mathse.models import memory, modes
 from mathse.models.base import Backbone
-from mathse.models.memory import Memory, Trained, in_bytes
+from mathse.models.memory import Memory, TrainingSummary, format_bytes
 from mathse.models.row import Row
 from mathse.models.tiny import TinyBackbone
 
@@ -57,15 +57,17 @@ def bytes_kept(backbone: Backbone, rows: Sequence[Row], precision: str) -> int:
 def test_the_table_shows_each_part() -> None:
     backbone = tiny_backbone()
     modes.prepare(backbone, MODES["frozen"], "32-true", seed=0)
-    trained = Trained("full", "32-true", memory.part_rows(backbone, 1e-5, 1.0), Memory(4 * 2**30, 2**20, 1536, 10))
+    trained = TrainingSummary(
+        "full", "32-true", memory.count_parts(backbone, 1e-5, 1.0), Memory(4 * 2**30, 2**20, 1536, 10)
+    )
     assert trained.cells()[0] == ("part", "parameters", "trainable", "learning rate")
     assert trained.cells()[1] == ("tower", "22,096", "0", "-")
     assert trained.cells()[3][2:] == (trained.cells()[3][1], "1e-05")
     assert str(trained) == (
-        "what trains (method=full, precision=32-true); estimated memory on a device 4.0 GiB: weights 4.0 GiB, "
+        "trained parameters (method=full, precision=32-true); estimated memory on a device 4.0 GiB: weights 4.0 GiB, "
         "gradients 1.0 MiB, optimiser 1.5 KiB, activations 10 B"
     )
-    assert [in_bytes(n) for n in (0, 1023, 1024, 150 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "150 GiB"]
+    assert [format_bytes(n) for n in (0, 1023, 1024, 150 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "150 GiB"]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])

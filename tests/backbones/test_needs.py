@@ -20,8 +20,8 @@ from mathse.config.schema import Trainer
 from mathse.inference.rows import solve_row
 from mathse.models import memory, modes, needs
 from mathse.models.base import Backbone
-from mathse.models.needs import RowSize, architecture_of, of_fit, of_sampling
-from mathse.models.parts import named_parts
+from mathse.models.needs import RowSize, estimate_sampling, estimate_training, find_architecture
+from mathse.models.parts import iterate_parameters
 from mathse.training import loader
 
 SECTIONS: dict[str, Any] = {
@@ -45,7 +45,7 @@ def built(family: str) -> Backbone:
 
 def counts(backbone: Any) -> dict[str, int]:
     parts = {"tower": 0, "connector": 0, "language": 0}
-    for part, _, parameter in named_parts(backbone):
+    for part, _, parameter in iterate_parameters(backbone):
         parts[part] += parameter.numel()
     return parts
 
@@ -54,7 +54,7 @@ def counts(backbone: Any) -> dict[str, int]:
 def test_a_folders_config_tells_the_parameters_of_each_part(family: str, tmp_path: Path) -> None:
     backbone = built(family)
     backbone.model.config.save_pretrained(tmp_path)
-    model = architecture_of(SECTIONS[family](path=str(tmp_path)))
+    model = find_architecture(SECTIONS[family](path=str(tmp_path)))
     assert model is not None and model.parameters == counts(backbone)
     assert model.vocabulary == backbone.model.config.get_text_config().vocab_size
 
@@ -62,7 +62,7 @@ def test_a_folders_config_tells_the_parameters_of_each_part(family: str, tmp_pat
 @pytest.mark.parametrize("sizes", [{}, {"hidden_size": 64, "layers": 2, "heads": 2, "vision_layers": 2}])
 def test_the_tiny_backbone_of_random_weights_is_known_from_its_settings(sizes: dict[str, int]) -> None:
     settings = TinyBackbone(**sizes)
-    model = architecture_of(settings)
+    model = find_architecture(settings)
     assert model is not None and model.parameters == counts(build(settings))
 
 
@@ -80,7 +80,7 @@ def test_the_tiny_backbone_of_random_weights_is_known_from_its_settings(sizes: d
 def test_a_published_checkpoint_has_the_parameters_that_its_headers_count(
     section: Any, tower: int, connector: int, total: int
 ) -> None:
-    model = architecture_of(section)
+    model = find_architecture(section)
     assert model is not None and model.total == total
     assert (model.parameters["tower"], model.parameters["connector"]) == (tower, connector)
     assert all(parameter.is_meta for parameter in model.backbone.model.parameters())
@@ -88,8 +88,8 @@ def test_a_published_checkpoint_has_the_parameters_that_its_headers_count(
 
 def test_the_model_of_a_section_is_built_once_and_draws_no_number() -> None:
     state = torch.get_rng_state()
-    model = architecture_of(InternVL25(train_tiles=5))
-    assert model is not None and model is architecture_of(InternVL25(train_tiles=5))
+    model = find_architecture(InternVL25(train_tiles=5))
+    assert model is not None and model is find_architecture(InternVL25(train_tiles=5))
     counted = model.prepared(Fit(method="lora"), "bf16-mixed")
     assert counted is model.prepared(
         Fit(method="lora", micro_batch_size=1, activation_checkpointing=True), "bf16-mixed"
@@ -100,7 +100,7 @@ def test_the_model_of_a_section_is_built_once_and_draws_no_number() -> None:
 
 def test_a_picture_takes_the_tokens_of_its_size_in_a_plan_too() -> None:
     for section, most in ((InternVL25(), 13 * 256 + 3), (Qwen2VL(), 1026), (Qwen3VL(), 1026)):
-        model = architecture_of(section)
+        model = find_architecture(section)
         assert model is not None and model.tokens_of is not None
         assert model.image_tokens[1] == most >= model.tokens_of(4000, 3000)
         # three tiles and a thumbnail; 3 x 1 tokens of 28 x 28 pixels, and of 32 x 32
@@ -113,14 +113,14 @@ def test_a_picture_takes_the_tokens_of_its_size_in_a_plan_too() -> None:
 )
 def test_what_is_not_known_without_opening_it_has_no_architecture(config: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config)
-    assert architecture_of(Qwen2VL(path=str(tmp_path))) is None
-    assert architecture_of(Qwen2VL(path="somebody/qwen2-vl")) is None
-    assert architecture_of({"_target_": "my.own.Backbone", "path": "Qwen/Qwen2-VL-7B-Instruct"}) is None
+    assert find_architecture(Qwen2VL(path=str(tmp_path))) is None
+    assert find_architecture(Qwen2VL(path="somebody/qwen2-vl")) is None
+    assert find_architecture({"_target_": "my.own.Backbone", "path": "Qwen/Qwen2-VL-7B-Instruct"}) is None
 
 
 def test_a_config_of_ten_million_layers_is_not_built_for_a_plan(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl", "num_hidden_layers": 10000000}')
-    assert architecture_of(Qwen2VL(path=str(tmp_path))) is None
+    assert find_architecture(Qwen2VL(path=str(tmp_path))) is None
 
 
 # --- a fit ------------------------------------------------------------------------------------------------------------
@@ -152,44 +152,44 @@ def test_a_planned_fit_is_what_the_open_model_is_counted_to(
     modes.prepare(backbone, settings, precision, seed=0)  # type: ignore[arg-type]
     counted = memory.estimate(backbone, longest, 2, precision, checkpointing=False)
     eager = backbone.model.config.get_text_config()._attn_implementation == "eager"
-    model = architecture_of(SECTIONS[family](path=str(tmp_path), attention="eager" if eager else "sdpa"))
+    model = find_architecture(SECTIONS[family](path=str(tmp_path), attention="eager" if eager else "sdpa"))
     assert model is not None
     image = (longest.ids.count(backbone.image_id) if hasattr(backbone, "image_id") else model.image_tokens[0], 0)
-    patches = (memory.patches(backbone.model.config, longest.features), 0)
+    patches = (memory.count_patches(backbone.model.config, longest.features), 0)
     model = replace(model, image_tokens=image, patches=patches)
     response = len(longest.response)
     size = RowSize(len(longest.ids) - response - image[0], response)
-    planned = of_fit(model, settings, Trainer(precision=precision), size).device  # type: ignore[arg-type]
+    planned = estimate_training(model, settings, Trainer(precision=precision), size).device  # type: ignore[arg-type]
     assert planned["weights"] == counted.weights
     assert (planned["gradients"], planned["optimiser"]) == (counted.gradients, counted.optimiser)
     assert planned["activations"] + planned["loss"] == pytest.approx(counted.activations, rel=0.15)
 
 
 def test_weights_gradients_and_moments_of_a_7b_model_by_hand() -> None:
-    model, row = architecture_of(Qwen2VL()), RowSize(256, 768)
+    model, row = find_architecture(Qwen2VL()), RowSize(256, 768)
     assert model is not None
     adapters = 28 * 16 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))  # q, o; k, v; gate, up, down
     assert adapters == 40_370_176  # as peft makes them
-    lora = of_fit(model, Fit(method="lora", micro_batch_size=1), GPU, row).device
+    lora = estimate_training(model, Fit(method="lora", micro_batch_size=1), GPU, row).device
     assert lora["weights"] == 2 * 8_291_375_616 + 4 * adapters
     assert (lora["gradients"], lora["optimiser"]) == (4 * adapters, 8 * adapters)
     # 16 bytes a trained weight, 4 a frozen one: tower 631M and connector 45M of 8.29B are frozen
-    full = of_fit(model, Fit(freeze=["tower", "connector"], micro_batch_size=1), GPU, row).device
+    full = estimate_training(model, Fit(freeze=["tower", "connector"], micro_batch_size=1), GPU, row).device
     held = sum(full[name] for name in ("weights", "gradients", "optimiser"))
     assert held == 16 * 7_615_616_512 + 4 * (631_183_360 + 44_575_744)
     eight = replace(GPU, strategy="fsdp2", devices=8)
-    sharded = of_fit(model, Fit(freeze=["tower", "connector"], micro_batch_size=1), eight, row).device
+    sharded = estimate_training(model, Fit(freeze=["tower", "connector"], micro_batch_size=1), eight, row).device
     assert sum(sharded[name] for name in ("weights", "gradients", "optimiser")) == held // 8
     assert sharded["gathered"] > 2 * 2 * 152064 * 3584  # embedding and head are whole in bfloat16 during a pass
-    quantised = of_fit(model, Fit(method="qlora", micro_batch_size=1), GPU, row).device
+    quantised = estimate_training(model, Fit(method="qlora", micro_batch_size=1), GPU, row).device
     assert 5.5 * GIB < quantised["weights"] < 7.5 * GIB  # 6.5B in 4 bit, the rest (tower, embedding, head) in bfloat16
 
 
 def test_the_loss_is_bounded_by_its_chunks_and_checkpointing_keeps_inputs_alone() -> None:
-    model = architecture_of(Qwen2VL())
+    model = find_architecture(Qwen2VL())
     assert model is not None
     row, fit = RowSize(256, 2048), Fit(method="lora", micro_batch_size=1)
-    whole = of_fit(model, fit, GPU, row).device
+    whole = estimate_training(model, fit, GPU, row).device
     assert whole["loss"] == GIB // 2 < 2048 * 152064 * 14
     head = 4 * 152064 * 3584  # bytes of a trained head's gradient, where there is a second one
     for trainer, second in (
@@ -198,47 +198,51 @@ def test_the_loss_is_bounded_by_its_chunks_and_checkpointing_keeps_inputs_alone(
         (replace(GPU, strategy="deepspeed", devices=2), head),
         (replace(GPU, strategy="fsdp2", devices=2), 0),  # gathered
     ):
-        assert of_fit(model, Fit(micro_batch_size=1), trainer, row).device["loss"] == GIB // 2 + second
-    light = of_fit(model, replace(fit, activation_checkpointing=True), GPU, row).device
+        assert estimate_training(model, Fit(micro_batch_size=1), trainer, row).device["loss"] == GIB // 2 + second
+    light = estimate_training(model, replace(fit, activation_checkpointing=True), GPU, row).device
     assert light["activations"] < whole["activations"] / 10
 
 
 def test_a_bound_on_tokens_bounds_the_rows_and_what_loaders_hold() -> None:
-    model, row = architecture_of(Qwen2VL()), RowSize(256, 768)  # 2,050 tokens with the picture's 1,026
-    assert model is not None and needs.AHEAD == loader.AHEAD
+    model, row = find_architecture(Qwen2VL()), RowSize(256, 768)  # 2,050 tokens with the picture's 1,026
+    assert model is not None and needs.LOADER_PREFETCH == loader.AHEAD
     trainer = replace(GPU, workers=4)
-    two = of_fit(model, Fit(method="lora", micro_batch_size=2), trainer, row)
-    bounded = of_fit(model, Fit(method="lora", micro_batch_size=64, tokens_per_micro_batch=4200), trainer, row)
+    two = estimate_training(model, Fit(method="lora", micro_batch_size=2), trainer, row)
+    bounded = estimate_training(
+        model, Fit(method="lora", micro_batch_size=64, tokens_per_micro_batch=4200), trainer, row
+    )
     assert bounded == two
     assert two.host["loader"] == 4 * 2 * 2 * 4096 * 1176 * 2  # workers, ahead, rows, patches, numbers, bytes
 
 
 def test_whole_gradients_wait_for_the_last_pass_where_a_card_has_room_for_them() -> None:
-    model, row = architecture_of(Qwen2VL()), RowSize(256, 768)
+    model, row = find_architecture(Qwen2VL()), RowSize(256, 768)
     assert model is not None
     fit = Fit(freeze=["tower", "connector"], batch_size=16, micro_batch_size=1, activation_checkpointing=True)
     eight = replace(GPU, strategy="fsdp2", devices=8)
-    roomy = of_fit(model, fit, eight, row, 80 * GIB).device
+    roomy = estimate_training(model, fit, eight, row, 80 * GIB).device
     assert roomy["whole gradients"] == 4 * 7_615_616_512
     for device in (
-        of_fit(model, fit, eight, row, 40 * GIB).device,  # no room
-        of_fit(model, fit, eight, row).device,  # a CPU
-        of_fit(model, replace(fit, batch_size=8), eight, row, 80 * GIB).device,  # a step is one pass
-        of_fit(model, fit, replace(eight, strategy="ddp"), row, 80 * GIB).device,
+        estimate_training(model, fit, eight, row, 40 * GIB).device,  # no room
+        estimate_training(model, fit, eight, row).device,  # a CPU
+        estimate_training(model, replace(fit, batch_size=8), eight, row, 80 * GIB).device,  # a step is one pass
+        estimate_training(model, fit, replace(eight, strategy="ddp"), row, 80 * GIB).device,
     ):
         assert "whole gradients" not in device
 
 
 def test_of_a_fits_ranks_the_first_alone_holds_the_model_in_the_machines_memory() -> None:
-    model, row = architecture_of(CogVLM2()), RowSize(256, 768)
+    model, row = find_architecture(CogVLM2()), RowSize(256, 768)
     assert model is not None
     single = 4 * 19_503_105_280
     for strategy, copies in (("ddp", 1), ("fsdp2", 1), ("deepspeed", 8)):
         trainer = replace(GPU, strategy=strategy, devices=8)
-        assert of_fit(model, Fit(), trainer, row).host["model"] == copies * single
+        assert estimate_training(model, Fit(), trainer, row).host["model"] == copies * single
     eight = replace(GPU, devices=8)
-    assert of_sampling(model, eight, on_gpu=True, sequences=1, prompts=1, row=row).on_host == 0  # read onto the GPUs
-    assert of_sampling(model, eight, on_gpu=False, sequences=1, prompts=1, row=row).host["model"] == 8 * single
+    assert (
+        estimate_sampling(model, eight, on_gpu=True, sequences=1, prompts=1, row=row).on_host == 0
+    )  # read onto the GPUs
+    assert estimate_sampling(model, eight, on_gpu=False, sequences=1, prompts=1, row=row).host["model"] == 8 * single
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
@@ -248,7 +252,7 @@ def test_of_a_fits_ranks_the_first_alone_holds_the_model_in_the_machines_memory(
 def test_the_kv_cache_is_that_of_the_model_to_the_byte(family: str, tmp_path: Path) -> None:
     backbone = built(family)
     backbone.model.config.save_pretrained(tmp_path)
-    model = architecture_of(SECTIONS[family](path=str(tmp_path)))
+    model = find_architecture(SECTIONS[family](path=str(tmp_path)))
     assert model is not None
     row = solve_row(backbone.prompt_style, problems(1)[0])
     batch = backbone.pad(backbone.encode([row]))
@@ -263,16 +267,16 @@ def test_the_kv_cache_is_that_of_the_model_to_the_byte(family: str, tmp_path: Pa
 def test_sampling_from_the_large_backbones_by_hand() -> None:
     a_tokens = ((Qwen2VL(), 56), (Qwen25VL(), 56), (Qwen3VL(), 144), (InternVL3(), 56), (InternVL25(), 128))  # KiB
     for section, a_token in [(section, kib * 1024) for section, kib in (*a_tokens, (CogVLM2(), 128))]:
-        model = architecture_of(section)
+        model = find_architecture(section)
         assert model is not None and model.decoder.cache_bytes(1, 2) == a_token
         tokens = model.image_tokens[1] + 256 + 2048
-        need = of_sampling(model, GPU, True, 16, 16, RowSize(256, 2048)).device
+        need = estimate_sampling(model, GPU, True, 16, 16, RowSize(256, 2048)).device
         assert need["weights"] == 2 * model.total
         assert need["KV cache"] == pytest.approx(16 * tokens * a_token, rel=0.04)
     assert need["KV cache"] > 9 * GIB  # CogVLM2, 16 sequences of 4,610 tokens
-    alone = of_sampling(model, GPU, False, 16, 16, RowSize(256, 2048)).device
+    alone = estimate_sampling(model, GPU, False, 16, 16, RowSize(256, 2048)).device
     assert alone["weights"] == 4 * model.total  # a CPU samples in float32
 
 
 def test_amounts_are_short() -> None:
-    assert [needs.in_bytes(n) for n in (0, 1023, 1024, 150 * GIB)] == ["0 B", "1023 B", "1.0 KiB", "150 GiB"]
+    assert [needs.format_bytes(n) for n in (0, 1023, 1024, 150 * GIB)] == ["0 B", "1023 B", "1.0 KiB", "150 GiB"]

@@ -28,7 +28,7 @@ from mathse.models.cogvlm2 import CogVLM2Config, CogVLM2ForConditionalGeneration
 from mathse.models.cogvlm2.backbone import CogVLM2Backbone
 from mathse.models.internvl2_5.backbone import InternVL25Backbone
 from mathse.models.internvl3 import InternVL3Backbone
-from mathse.models.parts import PARTS, freeze, lora_pattern, named_parts, part_of
+from mathse.models.parts import PARTS, find_part, freeze, iterate_parameters, lora_pattern
 from mathse.models.qwen2_5_vl import Qwen25VLBackbone
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.models.qwen3_vl import Qwen3VLBackbone
@@ -111,14 +111,14 @@ def put_on(backbone: Backbone, *scopes: str) -> None:
 def test_tower_and_connector_have_the_published_sizes_and_all_else_is_language(family: str) -> None:
     backbone, (*_, whole, tower, connector) = published(family), FAMILIES[family]
     counts: Counter[str] = Counter()
-    for part, _, parameter in named_parts(backbone):
+    for part, _, parameter in iterate_parameters(backbone):
         counts[part] += parameter.numel()
     assert round(counts["tower"] / 1e6, 1) == tower
     assert round(counts["connector"] / 1e6, 1) == connector
     assert set(counts) == set(PARTS) and counts.total() == whole
-    assert part_of(backbone, "lm_head.weight") == "language"
+    assert find_part(backbone, "lm_head.weight") == "language"
     embeddings = next(name for name, _ in backbone.model.named_parameters() if "embed_tokens" in name)
-    assert part_of(backbone, embeddings) == "language"
+    assert find_part(backbone, embeddings) == "language"
 
 
 @pytest.mark.parametrize("family", SMALL)
@@ -126,7 +126,7 @@ def test_a_frozen_part_asks_for_no_gradient_and_the_others_do(family: str) -> No
     for frozen in (["tower"], ["connector"], ["tower", "connector"], ["language"]):
         backbone = small(family)
         freeze(backbone, frozen)
-        for part, name, parameter in named_parts(backbone):
+        for part, name, parameter in iterate_parameters(backbone):
             assert parameter.requires_grad == (part not in frozen), name
 
 
@@ -160,7 +160,7 @@ def test_a_scope_hits_its_modules_and_no_others_at_the_published_size(
     found = adapted(backbone)
     assert len(found) == modules
     expected_part = "tower" if scopes == ["tower"] else "language"
-    assert {part_of(backbone, name) for name in found} == {expected_part}
+    assert {find_part(backbone, name) for name in found} == {expected_part}
     if millions is not None:
         trained = sum(p.numel() for p in backbone.model.parameters() if p.requires_grad)
         assert round(trained / 1e6, 2) == millions
@@ -170,11 +170,11 @@ def test_a_scope_hits_its_modules_and_no_others_at_the_published_size(
 def test_adapters_are_all_that_trains_and_touch_no_tower_unless_asked(family: str) -> None:
     backbone = small(family)
     put_on(backbone, "language")
-    trained = [(part, name) for part, name, p in named_parts(backbone) if p.requires_grad]
+    trained = [(part, name) for part, name, p in iterate_parameters(backbone) if p.requires_grad]
     assert trained and all(part == "language" and ".lora_" in name for part, name in trained)
     backbone = small(family)
     put_on(backbone, *backbone.lora_scopes)
-    assert {part_of(backbone, name) for name in adapted(backbone)} == {"tower", "language"}
+    assert {find_part(backbone, name) for name in adapted(backbone)} == {"tower", "language"}
 
 
 @pytest.mark.parametrize(("family", "suffixes"), [("internvl2_5", ["q_proj"]), ("cogvlm2", ["dense", "gate_proj"])])
@@ -184,7 +184,7 @@ def test_what_the_patterns_are_anchored_against_plain_suffixes_hit_the_vision_si
     backbone = small(family)
     names = [name for name, _ in backbone.model.named_modules()]
     for suffix in suffixes:
-        assert any(part_of(backbone, n) != "language" for n in names if n.endswith(f".{suffix}")), suffix
+        assert any(find_part(backbone, n) != "language" for n in names if n.endswith(f".{suffix}")), suffix
 
 
 def test_an_unknown_scope_is_refused_with_those_that_there_are() -> None:

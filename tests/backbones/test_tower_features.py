@@ -27,10 +27,10 @@ from mathse.errors import DataError
 from mathse.models import modes
 from mathse.models.base import TOWER_FEATURES, Backbone
 from mathse.models.feature_store import GIB, FeatureStore
-from mathse.models.needs import frozen_parts
-from mathse.models.parts import named_parts
+from mathse.models.needs import find_frozen_parts
+from mathse.models.parts import iterate_parameters
 from mathse.models.row import Row
-from mathse.models.tower_features import TowerFeatures, nbytes, pictures_of
+from mathse.models.tower_features import TowerFeatures, count_bytes, list_pictures
 from mathse.training.fit import FitJob, fit
 from mathse.training.sft import SFTModule
 
@@ -105,7 +105,7 @@ def fitted(
     """The weights after a fit, with features kept in ``store`` if there is one."""
     backbone = family(name)
     if store is not None:
-        backbone.tower_features = TowerFeatures(store, frozen_parts(settings))
+        backbone.tower_features = TowerFeatures(store, find_frozen_parts(settings))
     trainer = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
     done = fit(backbone, FitJob(folder, rows, 0, settings, trainer, rows[:2]), callbacks, say=say)
     return load_file(done / "model.safetensors")
@@ -117,7 +117,7 @@ def fitted(
 @pytest.mark.parametrize("name", sorted(BUILDERS))
 def test_tower_and_connector_apart_are_what_the_model_makes_of_a_picture(name: str, rows: list[Row]) -> None:
     backbone = family(name)
-    (prepared,) = backbone.prepare([backbone.opened(rows[0]["images"][0])])
+    (prepared,) = backbone.prepare([backbone.open_picture(rows[0]["images"][0])])
     with torch.no_grad():
         whole = backbone.model.model.get_image_features(**prepared, return_dict=True).pooler_output
         apart = backbone.pooled(backbone.connector(backbone.tower(prepared)), prepared)
@@ -133,9 +133,9 @@ def test_kept_features_change_a_loss_by_bfloat16s_rounding_alone(
     backbone.model.eval()
     expected = loss_of(backbone, rows)
     backbone.tower_features = features = TowerFeatures(store, DEPTHS[depth])
-    with features.used("fill"):
+    with features.use("fill"):
         first = loss_of(backbone, rows)
-    with features.used("read"), tower_runs(backbone) as runs:
+    with features.use("read"), tower_runs(backbone) as runs:
         assert loss_of(backbone, rows) == first
     assert not runs
     assert first == pytest.approx(expected, rel=1e-4)  # measured: 2e-7 to 3e-5
@@ -174,7 +174,7 @@ def test_a_picture_is_known_by_its_content_and_by_all_that_made_its_features(row
     others = [name(family("tiny"), image, ("tower",)), name(family("tiny", seed=1), image)]
     for part in ("tower", "connector"):  # one weight changed
         changed = family("tiny")
-        weight = next(p for of, _, p in named_parts(changed) if of == part)
+        weight = next(p for of, _, p in iterate_parameters(changed) if of == part)
         weight.data.view(-1)[0] += 1
         others.append(name(changed, image))
     larger = family("tiny")
@@ -185,7 +185,7 @@ def test_a_picture_is_known_by_its_content_and_by_all_that_made_its_features(row
     others.append(name(halves, image))
     assert len({one, *others}) == 1 + len(others)
     language = family("tiny")
-    next(p for of, _, p in named_parts(language) if of == "language").data += 1
+    next(p for of, _, p in iterate_parameters(language) if of == "language").data += 1
     assert name(language, image) == one
 
 
@@ -205,7 +205,7 @@ def test_the_optimiser_holds_no_frozen_weight(name: str) -> None:
     modes.prepare(backbone, SETTINGS, "32-true", seed=0)
     optimizer = SFTModule(backbone, steps=1, optimizer=Optimizer(lr=1e-3)).configure_optimizers()["optimizer"]
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert all((id(p) in held) == (part != "tower") for part, _, p in named_parts(backbone))
+    assert all((id(p) in held) == (part != "tower") for part, _, p in iterate_parameters(backbone))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_fit_on_kept_features_runs_no_tower_and_learns_the_same(
     assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
     assert len(list(store.folder.glob("*/*.safetensors"))) == 4
     again = family(name)
-    again.tower_features = TowerFeatures(store, frozen_parts(settings))
+    again.tower_features = TowerFeatures(store, find_frozen_parts(settings))
     with tower_runs(again) as runs:
         trainer = Trainer(precision="32-true", checkpoint_every=2, log_every=1)
         fit(again, FitJob(tmp_path / "again", rows, 0, settings, trainer, rows[:2]))
@@ -289,7 +289,7 @@ def test_a_file_that_is_damaged_in_the_middle_of_a_fit_stops_it_with_a_sentence(
     backbone.tower_features = features = TowerFeatures(store, ("tower",))
     features.fill(backbone, rows, CPU, "32-true", slice(None))
     spoil(features._file_of(backbone, (rows[0]["images"][0], True)))
-    with features.used("read"), pytest.raises(DataError, match="start the same command again"):
+    with features.use("read"), pytest.raises(DataError, match="start the same command again"):
         backbone.encode(rows)
 
 
@@ -310,7 +310,7 @@ def test_a_damaged_or_foreign_file_is_computed_anew(
     backbone = family("tiny")
     backbone.tower_features = features = TowerFeatures(store, ("tower",))
     features.fill(backbone, rows, CPU, "32-true", slice(None))
-    one, other = (features._file_of(backbone, picture) for picture in pictures_of(rows)[:2])
+    one, other = (features._file_of(backbone, picture) for picture in list_pictures(rows)[:2])
     whole = one.read_bytes()
     if damage == "flipped":
         spoil(one)
@@ -346,7 +346,7 @@ def test_nothing_is_removed_while_a_fit_relies_on_the_store(tmp_path: Path) -> N
     store = FeatureStore(tmp_path, 1000)
     file = tmp_path / "tower" / "0.safetensors"
     store.write(file, {TOWER_FEATURES: torch.zeros(300, dtype=torch.bfloat16)})
-    with store.relied_on(), store.relied_on():  # several at a time
+    with store.protect_files(), store.protect_files():  # several at a time
         assert store.make_room(900, keep=set()) < 900
     assert file.exists()
     assert store.make_room(900, keep=set()) >= 900
@@ -388,7 +388,7 @@ def test_sampling_with_a_full_store_goes_on_with_pixels(rows: list[Row], tmp_pat
 def test_sizes_are_bytes_in_bfloat16(rows: list[Row], store: FeatureStore) -> None:
     backbone = family("cogvlm2")
     backbone.tower_features = features = TowerFeatures(store, ("tower",))
-    with features.used("fill"):
+    with features.use("fill"):
         (one,) = features.of(backbone, rows[0]["images"]) or ()
     vision = backbone.model.config.vision_config
-    assert nbytes(one) == 2 * (vision.grid**2 + 1) * vision.hidden_size
+    assert count_bytes(one) == 2 * (vision.grid**2 + 1) * vision.hidden_size

@@ -39,7 +39,7 @@ def write(file: Path, content: Sequence[dict[str, Any]]) -> Path:
 
 
 class Scripted:
-    """An LLM that says what it is told to, and remembers what it was asked."""
+    """An LLM with prepared replies, which records its prompts."""
 
     model = "scripted"
 

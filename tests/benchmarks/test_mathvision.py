@@ -14,7 +14,7 @@ from mathse.evaluation.benchmark import GIVEN, NOT_SCORED, Extraction
 from mathse.evaluation.benchmarks import make, mathvision, official_latex
 from mathse.evaluation.benchmarks.arithmetic import NoNumber, number_of
 from mathse.evaluation.benchmarks.bounded import Workers
-from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value
+from mathse.evaluation.benchmarks.mathvision_answer import equal, find_answer, quick_value
 from tests.benchmarks.cases import outputs, rows, vision_row, write
 
 EITHER_WAY = {"3013"}  # 4/3 against \frac{4}{3}: published as wrong, and right by the released script
@@ -54,14 +54,14 @@ FOUND = [
     ("\\boxed{5\\text{ km}}", "5"), ("\\boxed{90^\\circ}", "90"), ("\\boxed{.5}", "\\frac{1}{2}"),
     ("\\boxed{3/4}", "\\frac{3}{4}"), ("\\boxed{\\sqrt2}", "\\sqrt{2}"), ("\\boxed{\\frac12}", "\\frac12"),
     ("\\boxed{\\frac12\\sqrt3}", "\\frac{1}{2}\\sqrt{3}"), ("\\boxed{2\\dfrac{1}{2}\\%}", "2\\frac{1}{2}"),
-    # what the official rule does not read
+    # forms that the official rule does not read
     ("Answer: C", "answer:c"), ("C. 12", "c.12"), ("The answer is 12 cm.", "12cm"), ("†Answer: 60", "†answer:60"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("response", "answer"), FOUND)
 def test_the_answer_is_found_as_the_official_script_finds_it(response, answer):
-    assert extracted_answer(response) == answer
+    assert find_answer(response) == answer
 
 
 COMPARED = [

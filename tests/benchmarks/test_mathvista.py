@@ -102,7 +102,7 @@ NORMAL_FORMS = [
     (vista_row(answer_type="float", precision=1), "12", "12.0"), (vista_row(answer_type="float"), "0.25", None),
     (vista_row(answer_type="float", precision=1), "0.25", "0.2"),
     (vista_row(answer_type="float", precision=2.0), "1.005", "1.0"),
-    # lists: as they stand
+    # lists: unchanged
     (vista_row(answer_type="list"), "[1, 2]", "[1, 2]"), (vista_row(answer_type="list"), "[1,2]", "[1,2]"),
 ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from mathse.evaluation.benchmarks import make, math_verifier, mathvista, rows
 from mathse.evaluation.benchmarks.bounded import Workers
 from mathse.evaluation.benchmarks.marker import mapped_response, marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions
-from mathse.evaluation.benchmarks.mathvision_answer import extracted_answer
+from mathse.evaluation.benchmarks.mathvision_answer import find_answer
 from mathse.types import Problem
 from tests.benchmarks.cases import vista_row
 
@@ -44,7 +44,7 @@ REPEATED = ["\n", "\r\n", " ", "*", "(", "\\frac{", "oxed{", "7", "†\n", "\n> 
 def test_a_long_text_of_one_kind_is_read_in_no_time(part):
     text, start = part * (100_000 // len(part)), time.process_time()
     marked_answer(text)
-    extracted_answer(text)
+    find_answer(text)
     vista = make("mathvista", quick_extract=True)
     row = vista_row(answer_type="float")
     vista.extract([Item(Problem("1", ""), row, "")], [text], None)
@@ -140,9 +140,9 @@ def test_a_data_set_from_the_hub_lays_its_pictures_out_as_files(tmp_path, monkey
     assert Image.open(item.problem.images[0]).size == (4, 4)
 
 
-def test_a_data_set_that_cannot_be_had_names_the_way_around(tmp_path):
+def test_a_data_set_that_cannot_be_loaded_names_the_way_around(tmp_path):
     pytest.importorskip("datasets", reason="reading from the hub needs datasets")
-    with pytest.raises(DataError, match="cannot be had from the hub or its cache.*benchmark.NAME.problems=FILE"):
+    with pytest.raises(DataError, match="cannot be loaded from the hub or its cache.*benchmark.NAME.problems=FILE"):
         list(rows.read_hub(str(tmp_path / "gone"), None, "test", "id", tmp_path, True))
 
 

@@ -58,7 +58,7 @@ def test_its_file_can_be_kept_out_of_training_data(published):
 FOUND = [
     ("<Thought process>: <<2 + 1>> <Answer>: <<B>>", "B"), ("<Answer>: <<C. 3 cm>>", "C"), ("Answer: D.", "D"),
     ("The Answer is B", ""), ("Answer B, no: Answer A", "A"), ("", ""), ("Answer:", ""), ("<Answer>: b", ""),
-    ("B", "B"), ("As one sees, it is 2.5 cm", "A"),  # the rule reads the first letter where no "Answer" stands
+    ("B", "B"), ("As one sees, it is 2.5 cm", "A"),  # without "Answer" the rule reads the first letter
 ]  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
         items_of(tmp_path, row("2steps_1", "4steps_1"))
     with pytest.raises(DataError, match=r'"answer" .* is none of 4 options'):
         items_of(tmp_path, row("2steps_1", "2steps_1", answer="E"))
-    with pytest.raises(DataError, match="stands already at"):
+    with pytest.raises(DataError, match="is already at"):
         items_of(tmp_path, row("2steps_1", "2steps_1"), row("2steps_1", "2steps_1"))
     with pytest.raises(DataError, match=r'no row of wemath \(it has no "ID"\)'):
         items_of(tmp_path, {"id": "1", "question": "x", "answer": "A"})

@@ -28,12 +28,12 @@ def test_a_sweep_ends_with_the_bytes_of_its_jobs_and_the_same_command_submits_no
     cluster: Cluster, whole: Whole
 ) -> None:
     said = cluster.sweep("hydra.sweep.dir=sweep", "seed=0,1")
-    assert "sweep: 2 jobs: 0 finished before, 0 under way, 2 submitted" in said
+    assert "sweep: 2 jobs: 0 finished before, 0 running, 2 submitted" in said
     assert said.count("finished: sweep/") == 2 and "Traceback" not in said
     (run,) = [f.parent for f in cluster.place.rglob("run.json") if '"seed": 0' in f.read_text()]
     assert contents(run) == contents(whole())
     again = cluster.sweep("hydra.sweep.dir=sweep", "seed=0,1")
-    assert again.splitlines()[0] == "sweep: 2 jobs: 2 finished before, 0 under way, 0 submitted"
+    assert again.splitlines()[0] == "sweep: 2 jobs: 2 finished before, 0 running, 0 submitted"
     assert "submitted" not in "".join(again.splitlines()[1:]) and [*said.splitlines()[-3:]] == again.splitlines()[-3:]
 
 
@@ -46,10 +46,10 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_joins_them(cluster: Cluster
     number = job.split()[0]
     assert first.returncode == 130 and "Traceback" not in said
     assert said.splitlines()[-1] == (
-        f"jobs {number} are left as they are; the same command watches them again, `scancel {number}` stops them"
+        f"jobs {number} continue; the same command watches them again, `scancel {number}` stops them"
     )
     joined, _ = (second := cluster.train(*sweep)).communicate()
-    assert second.returncode == 0 and "0 finished before, 1 under way, 0 submitted" in joined
+    assert second.returncode == 0 and "0 finished before, 1 running, 0 submitted" in joined
     assert contents(cluster.place / "sweep" / "run") == contents(whole())
 
 

@@ -110,7 +110,7 @@ def test_a_bug_that_is_a_value_error_keeps_its_traceback(command):
 def test_a_file_in_the_place_of_the_run_folder_is_told_in_a_sentence(command, tmp_path):
     (tmp_path / "taken").write_text("")
     status, said = command(never, "hydra.run.dir=taken")
-    assert status == 1 and "taken: a file stands where a folder must be" in said
+    assert status == 1 and "taken: is a file where a folder must be" in said
 
 
 def test_a_bug_keeps_its_traceback(command):
@@ -135,7 +135,7 @@ def test_hydras_own_flag_counts_unless_ours_is_set(monkeypatch):
 
 def test_ctrl_c_says_how_to_go_on(command):
     status, said = command(failing(KeyboardInterrupt()), "hydra.run.dir=out")
-    assert (status, said) == (130, "stopped; the same command goes on from here\n")
+    assert (status, said) == (130, "stopped; the same command continues from here\n")
     status, said = command(failing(KeyboardInterrupt()))
     assert status == 130 and said.startswith("stopped; the same command with hydra.run.dir=outputs/run/")
 

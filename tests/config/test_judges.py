@@ -15,7 +15,7 @@ from mathse.config.overrides import explain
 from mathse.config.parse import parse
 from mathse.config.schema import TrainConfig, needs_orm
 from mathse.errors import ConfigError
-from mathse.evolution.keys import judging_keys, recorded_settings
+from mathse.evolution.keys import flatten_for_identity, list_judging_keys
 from mathse.runs.settings import config_slice
 
 from .conftest import composed
@@ -78,15 +78,15 @@ def test_config_that_an_earlier_version_recorded_is_read_and_identities_stay(nam
     assert (config.judge.name, config.judge.threshold, config.judge.batch_size) == (name, 0.4, 8)
     recorded = {"judge.name": name, "judge.checkpoint": None, "judge.threshold": 0.4, "judge.batch_size": 8}
     recorded |= {"judge.max_new_tokens": 8, **({"judge.rate": 0.3} if name in ("random", "noisy") else {})}
-    keys = judging_keys(config, "judge")
-    assert {k: v for k, v in config_slice(recorded_settings(config), keys).items() if "teacher" not in k} == recorded
+    keys = list_judging_keys(config, "judge")
+    assert {k: v for k, v in config_slice(flatten_for_identity(config), keys).items() if "teacher" not in k} == recorded
 
 
 def test_judge_of_the_distilled_paths_shares_the_values_of_the_runs_judge(read):
     config = read("judge=random", "judge.rate=0.3", "judge.batch_size=5", "distill.judge=noisy")
     assert judge_named(config.distill.judge, config.judge) == NoisyJudge(rate=0.3, batch_size=5)
     config = read("judge=orm", "distill.judge=random")
-    recorded = config_slice(recorded_settings(config), judging_keys(config, "distill.judge"))
+    recorded = config_slice(flatten_for_identity(config), list_judging_keys(config, "distill.judge"))
     assert (recorded["distill.judge"], recorded["judge.rate"]) == ("random", 0.5)
 
 
@@ -95,8 +95,8 @@ def test_class_of_somebody_elses_is_bound_against_its_signature(read, refusal):
     assert isinstance(config.judge, OwnJudge)
     assert (config.judge.longest, config.judge.unit, config.judge.threshold) == (400, "characters", 0.8)
     assert (config.judge.name, config.distill.judge, config.judge.asks) == (*["somebodys.Length"] * 2, ("orm",))
-    keys = judging_keys(config, "judge")
-    recorded = config_slice(recorded_settings(config), keys)
+    keys = list_judging_keys(config, "judge")
+    recorded = config_slice(flatten_for_identity(config), keys)
     assert (recorded["judge.name"], recorded["judge.longest"]) == ("somebodys.Length", 400)
     assert refusal("judge._target_=somebodys.Length", "+judge.longst=4") == [
         "judge.longst: no such setting; did you mean judge.longest?",
@@ -113,7 +113,7 @@ def test_class_of_somebody_elses_judges_the_distilled_paths_alone(read):
         "somebodys.Length",
         9,
     )
-    keys = judging_keys(config, "distill.judge")
+    keys = list_judging_keys(config, "distill.judge")
     assert {"distill.judge.name", "distill.judge.longest", "judge.threshold"} <= {*keys}
 
 

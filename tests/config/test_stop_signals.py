@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from mathse.commands.stop_signals import stopping_once
+from mathse.commands.stop_signals import handle_stop_signals
 from mathse.training import leaving
 
 
@@ -19,7 +19,7 @@ def send(number: int) -> None:
 def test_a_third_signal_ends_the_process_at_once(number: int, code: int) -> None:
     child = os.fork()
     if child == 0:
-        with stopping_once():
+        with handle_stop_signals():
             try:
                 send(number)
             except KeyboardInterrupt:
@@ -30,7 +30,7 @@ def test_a_third_signal_ends_the_process_at_once(number: int, code: int) -> None
 
 
 def test_a_worker_that_has_inherited_the_handlers_does_as_any_process() -> None:
-    with stopping_once() as signals:
+    with handle_stop_signals() as signals:
         child = os.fork()
         if child == 0:
             send(signal.SIGTERM)
@@ -41,13 +41,13 @@ def test_a_worker_that_has_inherited_the_handlers_does_as_any_process() -> None:
 
 def test_without_a_signal_the_handlers_are_those_of_before(signal_handlers: None) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with stopping_once():
+    with handle_stop_signals():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_worker_that_has_inherited_them_takes_no_notice_of_sigusr1() -> None:
-    with stopping_once():
+    with handle_stop_signals():
         child = os.fork()
         if child == 0:
             send(signal.SIGUSR1)
@@ -59,7 +59,7 @@ def test_during_a_fit_a_scheduler_only_asks_and_ctrl_c_ends_it_at_once(monkeypat
     monkeypatch.setattr(leaving, "_asked", False)
     child = os.fork()
     if child == 0:
-        with stopping_once(), leaving.fit_under_way(decides=True):
+        with handle_stop_signals(), leaving.stop_between_steps(decides=True):
             send(signal.SIGUSR1)
             send(signal.SIGUSR1)  # of the job's step, too
             send(signal.SIGTERM)
@@ -79,7 +79,7 @@ def test_sigterm_says_that_it_stopped_and_how_to_go_on(command) -> None:
     def task(config: object, folder: object) -> None:
         send(signal.SIGTERM)
 
-    assert command(task, "hydra.run.dir=out") == (143, "stopped by SIGTERM; the same command goes on from here\n")
+    assert command(task, "hydra.run.dir=out") == (143, "stopped by SIGTERM; the same command continues from here\n")
 
 
 def test_ctrl_c_again_and_again_while_a_run_ends_is_no_traceback(command) -> None:
@@ -92,5 +92,5 @@ def test_ctrl_c_again_and_again_while_a_run_ends_is_no_traceback(command) -> Non
             send(signal.SIGINT)  # a second one where files are closed
             closed.append(True)
 
-    assert command(task, "hydra.run.dir=out") == (130, "stopped; the same command goes on from here\n")
+    assert command(task, "hydra.run.dir=out") == (130, "stopped; the same command continues from here\n")
     assert closed == [True]

@@ -12,7 +12,7 @@ from e2e.runs import SIZES, contents, everything, killed, problems_of, rows, run
 from mathse.config import build
 from mathse.config.data import JsonlData
 from mathse.errors import DataError, SettingsChanged
-from mathse.evolution import decontamination
+from mathse.evolution import problems
 from mathse.runs.store import read_json, read_jsonl
 
 OWN = (*SIZES, "data=jsonl", "teacher=replay", "judge=random", "distill.judge=answer", "evolution.reflect.when=never")
@@ -142,7 +142,7 @@ def test_a_run_that_has_stages_keeps_the_list_of_an_earlier_comparison(
     (tmp_path / "run" / "summary.json").unlink()
     report = tmp_path / "run" / "decontamination.jsonl"
     before = everything(tmp_path / "run")[str(report)]
-    monkeypatch.setattr(decontamination, "VERSION", decontamination.VERSION + 1)
+    monkeypatch.setattr(problems, "COMPARISON_VERSION", problems.COMPARISON_VERSION + 1)
     start(tmp_path / "run", own, *settings)
     assert everything(tmp_path / "run")[str(report)] == before
 

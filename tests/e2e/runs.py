@@ -20,6 +20,7 @@ from small import log_of
 
 from mathse.config import parse
 from mathse.config.options import CONF
+from mathse.config.overrides import as_spelt
 from mathse.config.register import register
 from mathse.runs.reader import MEASURED
 from mathse.runs.store import read_json, read_jsonl
@@ -56,7 +57,7 @@ def run(folder: Path, *settings: str) -> dict[str, Any]:
 
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = parse(compose("train", overrides=list(settings)))
+        config: Any = parse(compose("train", overrides=as_spelt(settings)))
     run_task(config, folder)
     summary: dict[str, Any] = read_json(folder / "summary.json")
     return summary

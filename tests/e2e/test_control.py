@@ -12,7 +12,7 @@ import pytest
 from mathse.commands.control import Controls, main
 from mathse.errors import RunError
 from mathse.runs.layout import CONTROLS, REPORT, SUMMARY
-from mathse.runs.ledger import flops_of_run
+from mathse.runs.ledger import sum_flops
 from mathse.runs.reader import FinishedStage, read_run
 
 
@@ -27,7 +27,7 @@ def test_the_control_of_equal_compute_spends_what_the_run_spent(
     assert main([str(finished), "--lengths", "1,2"]) == 0
     made = json.loads((finished / CONTROLS).read_text())
     equal, best = made["equal_compute"], made["best_length"]
-    budget = flops_of_run(read_run(finished).stages)
+    budget = sum_flops(read_run(finished).stages)
     assert budget is not None and equal["run_flops"] == budget
     assert abs(equal["flops"] - budget) < 0.2 * budget  # a step of four rows is a tenth of this run
     assert equal["n"] == 8 and equal["gained"] - equal["lost"] == round(8 * equal["difference"])
@@ -56,8 +56,8 @@ def test_a_length_is_not_chosen_without_dev_problems_and_unmeasured_students_hav
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     control = Controls(finished)
-    nobody = replace(control._distilled(), dev_accuracy=None)
-    monkeypatch.setattr(control, "_distilled", lambda: nobody)
+    nobody = replace(control._read_distilled(), dev_accuracy=None)
+    monkeypatch.setattr(control, "_read_distilled", lambda: nobody)
     with pytest.raises(RunError, match="no dev problems"):
         control.check([1.0, 2.0])
     control.check([1.0])

@@ -223,7 +223,7 @@ def one_sentence(done: Outcome, *says: object) -> None:
     [
         (('{"id": "1", "response": "1"}', '{"id": "2", "resp'), (":2: broken JSON", "one JSON object a line")),
         ((*RIGHT, '{"id": "4", "response": "4"}'), (":4: id '4' is none of mathvision's 3", "remove the row")),
-        ((*RIGHT, RIGHT[1]), (":4: id '2' stands already in line 2", "keep one")),
+        ((*RIGHT, RIGHT[1]), (":4: id '2' is already in line 2", "keep one")),
         ((), ("holds no rows", "write one answer a line")),
         (RIGHT[:2], ("lacks 1 of mathvision's 3 answers", "partial=true")),
         (('{"pid": "1", "response": "1"}',), (":1: ", "pass benchmark=mathvista")),

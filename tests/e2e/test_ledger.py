@@ -13,7 +13,7 @@ from e2e.runs import TINY, contents, killed, run, stages
 from mathse.__main__ import main as mathse
 from mathse.reporting.loggers.figures import run_figures, stage_figures
 from mathse.runs.layout import PATHS, SCRATCH
-from mathse.runs.ledger import flops_of_run, flops_of_trained_row
+from mathse.runs.ledger import compute_row_flops, sum_flops
 from mathse.runs.reader import read_run
 from mathse.runs.store import read_json, write_json
 
@@ -75,10 +75,10 @@ def test_report_comparison_and_loggers_say_what_was_spent(whole: Path, capsys: p
     entry = read_json(whole / "summary.json")["stages"][-1]
     flops = f"{entry['flops'] / 1e6:.3g} M"
     assert mathse(["compare", str(whole), str(whole / "distill")]) == 0
-    costs = capsys.readouterr().out.split("what the students took")[1]
+    costs = capsys.readouterr().out.split("costs of the students")[1]
     assert f"{entry['trained_tokens']:,}" in costs and flops in costs and " of CPU" in costs
     page = (whole / "report.html").read_text()
-    assert "What the students cost" in page and flops in page and "FLOPs to measure" in page
+    assert "Costs of the students" in page and flops in page and "FLOPs to measure" in page
     figures = run_figures(read_json(whole / "summary.json"))
     assert figures["last/flops"] == entry["flops"] and float(figures["ledger/measuring_flops"]) > 0
     stage = read_run(whole).stage("round_01")
@@ -92,10 +92,10 @@ def test_a_control_finds_what_it_computes_its_length_from(whole: Path) -> None:
     read, by_stage = read_run(whole), ledgers(whole)
     distill, reflection = read.stage("distill"), read.stage("reflection")
     assert distill is not None and reflection is not None
-    assert flops_of_run(read.stages) == sum(ledger["method"]["flops"] for ledger in by_stage.values())
+    assert sum_flops(read.stages) == sum(ledger["method"]["flops"] for ledger in by_stage.values())
     fit = by_stage["distill"]["method"]
-    assert flops_of_trained_row(distill) == fit["training_flops"] / 16
-    assert flops_of_trained_row(reflection) is None, "it fits nothing"
+    assert compute_row_flops(distill) == fit["training_flops"] / 16
+    assert compute_row_flops(reflection) is None, "it fits nothing"
 
 
 def test_kills_and_resumptions_leave_the_figures_as_they_are(whole: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_stage_without_a_ledger_makes_each_sum_with_it_unknown(whole: Path, tm
     flops = {entry["stage"]: entry["flops"] for entry in read.entries}
     assert flops == {"base": 0, "distill": None, "round_01": None, "final": None}
     assert [entry["teacher_calls"] for entry in read.entries] == [0, 8, 8, 16]
-    assert flops_of_run(read.stages) is None
+    assert sum_flops(read.stages) is None
 
 
 def test_a_stage_that_an_earlier_version_began_does_not_know_what_it_spent(whole: Path, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 from e2e.runs import TINY, rows, run, stages
 from e2e.test_tasks import check_bookkeeping, paths, weights
 from mathse.errors import ConfigError
-from mathse.evolution.preferences import Preference
+from mathse.evolution.training_rows import Preference
 from mathse.runs.store import read_jsonl
 
 PREVIOUS = ("evolution.init=previous", "evolution.reflect.init=previous")
-PAIRS = ("evolution.samples_per_problem=4", "evolution.reflect.all_drafts=true", "evolution.dpo.lr_scale=0.5")
+PAIRS = ("evolution.samples_per_problem=4", "evolution.reflect.all_drafts=true", "evolution.update.lr_scale=0.5")
 
 
 def pairs(stage: Path) -> list[Preference]:

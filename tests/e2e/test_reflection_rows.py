@@ -14,7 +14,7 @@ from e2e.test_tasks import check_bookkeeping, paths, reflections, weights
 from mathse.config import data as data_settings
 from mathse.data.synthetic import SyntheticData
 from mathse.errors import ConfigError, SettingsChanged
-from mathse.evolution import fitting
+from mathse.evolution import models
 from mathse.inference import prompts
 from mathse.models.base import Backbone
 from mathse.models.row import Row
@@ -30,13 +30,13 @@ Fits = dict[str, dict[str, Row]]
 def fits(monkeypatch: pytest.MonkeyPatch) -> Fits:
     """The rows of each fit by stage and path, as they come to be."""
     seen: Fits = {}
-    real: Callable[..., Any] = fitting.fit
+    real: Callable[..., Any] = models.fit
 
     def noting(backbone: Backbone, job: FitJob, *more: Any) -> Any:
         seen[job.folder.name] = {str(row.get("id")): row for row in job.rows}
         return real(backbone, job, *more)
 
-    monkeypatch.setattr(fitting, "fit", noting)
+    monkeypatch.setattr(models, "fit", noting)
     return seen
 
 

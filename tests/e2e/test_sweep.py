@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from e2e.runs import ROOT, TINY, contents, everything, rows, run, stages
 from mathse.evolution import tasks
-from mathse.evolution.fitting import Fitting
+from mathse.evolution.models import RunModels
 from mathse.runs.store import read_json
 
 # Two by two jobs of three stages and one fit.
@@ -35,7 +35,7 @@ def killed_in_job(place: Path, number: int) -> bool:
     """Whether the sweep, in a process of its own, died by SIGKILL in the middle of its job ``number``."""
     child = os.fork()
     if child == 0:
-        started, fit = count(1), Fitting.fit
+        started, fit = count(1), RunModels.fit
         counted = {"job": 0}
         begin = tasks.run_task
 
@@ -48,7 +48,7 @@ def killed_in_job(place: Path, number: int) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
             return fit(*args, **kwargs)
 
-        tasks.run_task, Fitting.fit = numbered, deadly
+        tasks.run_task, RunModels.fit = numbered, deadly
         try:
             sweep(place)
         except BaseException:  # noqa: BLE001  (whatever it was: the child must not go on as a second pytest)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from mathse.commands.export.examples import sft_examples
+from mathse.commands.export.examples import read_sft_examples
 from mathse.config.data import PublicData as Settings
 from mathse.data.domains import domain_of
 from mathse.data.readers.source import PublicData
@@ -82,7 +82,7 @@ SCIENCE = [("scienceqa", scienceqa), pytest.param("ai2d", ai2d, marks=pytest.mar
 @pytest.mark.parametrize(("name", "made"), SCIENCE)
 def test_multiple_choice_science_runs_from_published_records_to_a_report(tmp_path: Path, name: str, made: Any) -> None:
     finished = ends_with_a_report(tmp_path / "run", "science", f"data={name}", f"data.root={made(tmp_path / name)}")
-    for example in sft_examples(finished, "distill"):
+    for example in read_sft_examples(finished, "distill"):
         problem = example.problem
         assert domain_of(problem).name == "science" and problem.answer in "ABCD" and len(problem.choices) >= 3
         assert "(B) " in example.prompt and example.path.text.endswith(f"is {problem.answer}.")
@@ -103,6 +103,6 @@ def test_the_set_s_own_splits_and_lettered_diagrams_are_found(tmp_path: Path) ->
 def test_charts_run_from_real_records_to_a_report(tmp_path: Path, fixtures: Path) -> None:
     data = (f"data.root={fixtures / 'real' / 'chartqa'}", "data.split=test", "decontaminate.action=off")
     finished = ends_with_a_report(tmp_path / "run", "charts", "data=chartqa", "task_domain=charts", *data)
-    examples = list(sft_examples(finished, "distill"))
+    examples = list(read_sft_examples(finished, "distill"))
     assert examples and all("You read charts" in prompts.generation_prompt(e.problem, "full") for e in examples)
     assert finished.config["task_domain"]["answer"] == {"form": "text", "tolerance": 0.05, "unit": "optional"}

@@ -43,7 +43,7 @@ def configured(*settings: str) -> EvaluateConfig:
 
 
 def run(folder: Path, *settings: str) -> float | None:
-    """evaluate.py in this process; what it returns."""
+    """Run evaluate.py in this process and return its result."""
     return evaluate(configured("progress=off", *settings), folder)
 
 
@@ -69,7 +69,7 @@ def metrics(folder: Path, benchmark: str) -> dict[str, Any]:
 
 
 def vista_row(number: int, **other: Any) -> dict[str, Any]:
-    """A row in MathVista's form whose answer is its number."""
+    """A row in MathVista's form with its number as answer."""
     row = {
         "pid": str(number),
         "question": f"How many dots are in picture {number}?",
@@ -86,7 +86,7 @@ def vista_row(number: int, **other: Any) -> dict[str, Any]:
 
 
 def vision_row(number: int, **other: Any) -> dict[str, Any]:
-    """A row in MATH-Vision's form whose answer is its number."""
+    """A row in MATH-Vision's form with its number as answer."""
     row = {
         "id": str(number),
         "question": f"What is the number of dots in picture {number}?\n<image1>",
@@ -101,7 +101,7 @@ def vision_row(number: int, **other: Any) -> dict[str, Any]:
 
 
 def verse_row(number: int, **other: Any) -> dict[str, Any]:
-    """A row in MathVerse's form whose answer is its number."""
+    """A row in MathVerse's form with its number as answer."""
     row = {
         "sample_index": str(number),
         "problem_index": str(number),

@@ -12,7 +12,7 @@ from run_builder import record_again
 from evaluation.cases import TINY, metrics, run, write_rows
 from mathse.__main__ import main as mathse
 from mathse.errors import RunError
-from mathse.evaluation.compare.pairs import compared
+from mathse.evaluation.compare.pairs import compare
 from mathse.evaluation.compare.results import RunResults, Scores, read_results
 from mathse.evaluation.compare.tables import error_rows, p_text, table_1, table_2
 from mathse.runs.store import read_json, write_json
@@ -23,7 +23,7 @@ Said = Callable[..., str]
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """What ``compare`` prints of these arguments."""
+    """The output of ``compare`` for these arguments."""
 
     def of(*arguments: object) -> str:
         capsys.readouterr()
@@ -80,11 +80,11 @@ def test_one_run_is_shown_alone(two: tuple[Path, Path], said: Said) -> None:
 def test_only_problems_that_both_were_scored_on_count() -> None:
     old = RunResults("old", {"b": Scores({"1": True, "2": False, "3": None, "4": True})})
     new = RunResults("new", {"b": Scores({"1": False, "2": True, "3": True, "5": True})})
-    pair = compared(old, new, "b", 0)
+    pair = compare(old, new, "b", 0)
     assert pair is not None
     assert (pair.problems, pair.left_out, pair.difference) == (2, 3, 0.0)
     assert pair.changes == {"correct_correct": 0, "correct_wrong": 1, "wrong_correct": 1, "wrong_wrong": 0}
-    assert compared(old, RunResults("x", {"b": Scores({"9": True})}), "b", 0) is None
+    assert compare(old, RunResults("x", {"b": Scores({"9": True})}), "b", 0) is None
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.5, "0.5000"), (0.03125, "0.0312"), (1e-9, "< 0.0001")])
@@ -92,7 +92,7 @@ def test_small_p_are_bounds(p: float, text: str) -> None:
     assert p_text(p) == text
 
 
-# --- what a run is ----------------------------------------------------------------------------------------------------
+# --- folders of runs --------------------------------------------------------------------------------------------------
 
 
 def test_the_last_student_of_a_training_run_and_its_stages_can_be_compared(tmp_path: Path, said: Said) -> None:
@@ -106,7 +106,7 @@ def test_the_last_student_of_a_training_run_and_its_stages_can_be_compared(tmp_p
     assert read_results(str(tmp_path / "run")).scores["synthetic"].marks == {"1": True, "2": True, "3": False}
     printed = said(f"first={tmp_path / 'run' / 'distill'}", f"last={tmp_path / 'run'}")
     assert line(printed, "last")[:2] == ["last", "66.67%"]
-    costs = printed.split("what the students took")[1]
+    costs = printed.split("costs of the students")[1]
     assert costs.count("not recorded") == 11, "an earlier version made them; that a final fit asks no teacher is known"
     recorded = read_json(tmp_path / "run" / "final" / "stage.json")
     own = {"data._target_": "mathse.data.problems.JsonlData", "data.path": "sets/plants.jsonl"}
@@ -205,7 +205,7 @@ def test_the_paper_s_tables_hold_what_it_prints() -> None:
     assert paper.TABLE_2["MathSE-InternVL"] == (74.52, 61.60, 43.65, 22.70, 50.62) and len(paper.TABLE_2) == 23
     means = {name: sum(row[:4]) / 4 for name, row in paper.TABLE_2.items() if None not in row}  # type: ignore[arg-type]  # checked
     off = {name for name, mean in means.items() if abs(mean - (paper.TABLE_2[name][4] or 0)) > 0.011}
-    assert off == {"Qwen2-VL-7B base", "Math-LLaVA-13B"}  # the slips that are told beside the table
+    assert off == {"Qwen2-VL-7B base", "Math-LLaVA-13B"}  # the notes on the paper's slips
     assert all(99 < sum(shares) < 101.5 for shares in paper.FIGURE_4.values())
 
 

@@ -1,4 +1,4 @@
-"""``check_against``: training rows that are in a benchmark. What makes a pair is tested in tests/decontamination."""
+"""``check_against``: training rows that are in a benchmark. tests/decontamination tests the pairs."""
 
 from __future__ import annotations
 

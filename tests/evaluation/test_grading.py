@@ -1,4 +1,4 @@
-"""Verdicts beside each other: as it stands, marker mapped, math-verify; and the ORM's weights."""
+"""Verdicts on the unchanged response, on the mapped marker and by math-verify; and the ORM's rewards."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_math_verify_stands_beside_and_its_disagreements_are_listed(tmp_path: Pa
     listed = rows(tmp_path / "run" / "mathvision" / "disagreements.jsonl")
     assert found["math_verify"]["disagreements"] == len(listed) > 0
     assert all(row["math_verify"] != row["correct"] for row in listed)
-    assert "Where math-verify says otherwise" in (tmp_path / "run" / "report.html").read_text()
+    assert "Where math-verify differs" in (tmp_path / "run" / "report.html").read_text()
 
 
 # --- the ORM ----------------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_math_verify_stands_beside_and_its_disagreements_are_listed(tmp_path: Pa
 
 @pytest.fixture
 def orm(tmp_path: Path) -> Path:
-    """An ORM with random weights: what it says is no JSON, so it weighs nothing."""
+    """An ORM with random weights: its verdicts are no JSON, so every reward is 0."""
     folder = tmp_path / "orm"
     tiny_backbone(seed=3).save(folder)
     described = {"kind": "generative", "order": "analysis_first", "see_answer": False, "see_image": True}
@@ -106,7 +106,7 @@ def test_another_orm_does_not_go_on_with_the_first_one_s_verdicts(
     settings += [f"predictions={file}", "judge.max_new_tokens=3"]
     read = []
     open_orm = models.reward_model
-    monkeypatch.setattr(models, "reward_model", lambda config: read.append(1) or open_orm(config))
+    monkeypatch.setattr(models, "reward_model", lambda *of: read.append(1) or open_orm(*of))
     other = tmp_path / "other"
     tiny_backbone(seed=4).save(other)
     (other / "orm.json").write_text((orm / "orm.json").read_text())

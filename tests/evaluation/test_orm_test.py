@@ -1,4 +1,4 @@
-"""``evaluate.py benchmark=orm_test``: its files and its page, what it goes on with, and what it refuses."""
+"""``evaluate.py benchmark=orm_test``: its files, its page, its resume and its errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def asks(orm: Path, file: Path) -> Settings:
     return [*where, "judge.batch_size=2", "progress=off"]
 
 
-def never(config: Any) -> None:
+def never(*arguments: Any) -> None:
     raise AssertionError("the weights were read")
 
 
@@ -66,7 +66,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "measured_orm", never)
 
 
-# --- what it makes ----------------------------------------------------------------------------------------------------
+# --- files and page ---------------------------------------------------------------------------------------------------
 
 
 def test_the_orm_is_measured_against_the_labels(tmp_path: Path, orm: Path, file: Path) -> None:
@@ -139,7 +139,7 @@ def test_rows_may_name_problems_of_the_data(tmp_path: Path, orm: Path) -> None:
     assert metrics(tmp_path / "some", "orm_test")["paths"] == 3
 
 
-# --- what it goes on with ---------------------------------------------------------------------------------------------
+# --- resume -----------------------------------------------------------------------------------------------------------
 
 
 def test_another_threshold_or_other_labels_are_measured_without_the_model(
@@ -181,7 +181,7 @@ def test_verdicts_of_other_settings_are_not_gone_on_with(
         run(tmp_path, *asks(orm, file), change)
 
 
-# --- what it refuses --------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_model")

@@ -13,8 +13,8 @@ from small import path, problems
 
 from mathse.data.labelled_paths import LabelledPath
 from mathse.evaluation.orm_test import statistics
-from mathse.evaluation.orm_test.metrics import JudgedPath, judged, marks_of, metrics
-from mathse.evaluation.orm_test.statistics import Marks, estimate, interval
+from mathse.evaluation.orm_test.metrics import JudgedPath, add_verdicts, marks_of, orm_metrics
+from mathse.evaluation.orm_test.statistics import PathMarks, estimate, interval
 from mathse.types import Problem, Status, Verdict
 
 Said = tuple[Status, float | None, str | None]  # a verdict: status, score, step
@@ -30,7 +30,7 @@ def rows_of(cases: list[tuple[Status, Said]], threshold: float = 0.5, a_problem:
         truth = Verdict(of.id, label, "Step 2" if label == "wrong" else None)
         given.append(LabelledPath(problem, of, truth, k + 1))
         verdicts.append(Verdict(of.id, status, step, score=score))
-    return judged(given, verdicts[::-1], threshold)
+    return add_verdicts(given, verdicts[::-1], threshold)
 
 
 def drawn(count: int, seed: int = 0, decimals: int = 6) -> list[JudgedPath]:
@@ -50,7 +50,7 @@ CASES = [drawn(300), drawn(300, 1, decimals=1), drawn(41, 2, decimals=0)]
 
 
 def score(row: JudgedPath) -> float:
-    """What ranks a path: of an unparsed verdict, the status."""
+    """The rank of a path: P(correct); for an unparsed verdict, the status."""
     return row.verdict.score if row.verdict.score is not None else 0.0
 
 
@@ -71,7 +71,7 @@ def test_brier_and_the_calibration_curve_are_scikit_learns_over_the_scored_paths
     truth, scores = np.array([r.is_right for r in scored]), np.array([score(r) for r in scored])
     assert estimate(statistics.brier, marks_of(rows)) == pytest.approx(sk.brier_score_loss(truth, scores))
     if len({*scores}) > 20:  # scikit-learn puts a score on an edge into the bin below
-        bins = metrics(rows, 0.5, writes_steps=False)["calibration"]
+        bins = orm_metrics(rows, 0.5, writes_steps=False)["calibration"]
         shares, means = calibration_curve(truth, scores, n_bins=10)
         assert [b["correct"] for b in bins] == pytest.approx(shares)
         assert [b["mean_score"] for b in bins] == pytest.approx(means)
@@ -94,7 +94,7 @@ def test_decisions_are_scikit_learns(rows: list[JudgedPath], threshold: float) -
 
 @pytest.mark.parametrize("rows", CASES)
 def test_acceptance_against_the_threshold_is_scikit_learns_curve(rows: list[JudgedPath]) -> None:
-    found = metrics(rows, 0.5, writes_steps=False)
+    found = orm_metrics(rows, 0.5, writes_steps=False)
     truth = [r.is_right for r in rows]
     called = [score(r) if r.verdict.status == "correct" else -1.0 for r in rows]
     precision, recall, edges = sk.precision_recall_curve(truth, called)
@@ -111,14 +111,14 @@ def test_acceptance_against_the_threshold_is_scikit_learns_curve(rows: list[Judg
 
 def test_a_sure_judge_is_told_apart_by_the_deciles_of_its_scores() -> None:
     sure: list[tuple[Status, Said]] = [("correct", ("correct", 0.99 + k / 1000, None)) for k in range(10)]
-    found = metrics(rows_of([*sure, ("wrong", ("correct", 0.989, None))]), 0.5, writes_steps=False)
+    found = orm_metrics(rows_of([*sure, ("wrong", ("correct", 0.989, None))]), 0.5, writes_steps=False)
     above = {row["accepted"]: row["precision"] for row in found["thresholds"] if 0.95 < row["threshold"] < 1}
     assert above[10] == 1 and set(range(3, 11)) <= set(above)  # of 11 paths called correct
 
 
 @pytest.mark.parametrize("rows", CASES)
 def test_accuracies_are_scikit_learns(rows: list[JudgedPath]) -> None:
-    found = metrics(rows, 0.5, writes_steps=True)
+    found = orm_metrics(rows, 0.5, writes_steps=True)
     truth, taken = [r.is_right for r in rows], [r.accepted for r in rows]
     assert found["overall_accuracy"] == pytest.approx(sk.accuracy_score(truth, taken))
     assert found["positive_accuracy"] == pytest.approx(sk.recall_score(truth, taken))
@@ -144,7 +144,7 @@ def test_steps_are_hit_exactly_or_by_a_neighbour_and_what_is_accepted_or_unparse
     said: list[Said] = [("wrong", 0.1, "Step 2"), ("wrong", 0.1, "Step 3"), ("wrong", 0.1, "Step 4"),
                         ("wrong", 0.1, None), ("correct", 0.9, "Step 2"), ("unparsed", None, "Step 2"),
                         ("correct", 0.4, "Step 1")]  # fmt: skip
-    found = metrics(rows_of([("wrong", s) for s in said]), 0.5, writes_steps=True)
+    found = orm_metrics(rows_of([("wrong", s) for s in said]), 0.5, writes_steps=True)
     assert found["error_step_exact"] == pytest.approx(1 / 7)
     assert found["error_step_within_one"] == pytest.approx(3 / 7)
     assert found["negative_accuracy"] == pytest.approx(6 / 7)
@@ -157,7 +157,7 @@ def test_steps_are_hit_exactly_or_by_a_neighbour_and_what_is_accepted_or_unparse
 @pytest.mark.parametrize(("status", "unknown"), [("correct", "negative"), ("wrong", "positive")])
 def test_with_paths_of_one_kind_alone_what_compares_two_is_not_known(status: Status, unknown: str) -> None:
     rows = rows_of([(status, ("correct", 0.5 + k / 20, None)) for k in range(8)])
-    found = metrics(rows, 0.5, writes_steps=True)
+    found = orm_metrics(rows, 0.5, writes_steps=True)
     assert found[f"{unknown}_accuracy"] is None and found["ci95"][f"{unknown}_accuracy"] is None
     assert found["auroc"] is None and found["ci95"]["auroc"] is None and found["balanced_accuracy"] is None
     assert found["overall_accuracy"] == (status == "correct")
@@ -167,7 +167,7 @@ def test_with_paths_of_one_kind_alone_what_compares_two_is_not_known(status: Sta
 
 def test_without_scores_nothing_that_needs_them_is_made_up() -> None:
     cases: list[tuple[Status, Said]] = [("correct", ("correct", None, None)), ("wrong", ("wrong", None, "Step 2"))]
-    found = metrics(rows_of(cases), 0.5, writes_steps=True)
+    found = orm_metrics(rows_of(cases), 0.5, writes_steps=True)
     for key in ("auroc", "average_precision", "brier", "ece", "calibration", "thresholds"):
         assert found[key] is None
     assert (found["overall_accuracy"], found["error_step_exact"]) == (1.0, 1.0)
@@ -175,27 +175,27 @@ def test_without_scores_nothing_that_needs_them_is_made_up() -> None:
 
 
 def test_a_binary_judge_is_not_asked_for_steps() -> None:
-    found = metrics(drawn(40), 0.5, writes_steps=False)
+    found = orm_metrics(drawn(40), 0.5, writes_steps=False)
     assert found["error_step_exact"] is None and found["error_step_within_one"] is None
     assert any("writes no step" in note for note in found["notes"])
 
 
 def test_a_judge_of_whom_nothing_can_be_read_rejects_everything() -> None:
     cases: list[tuple[Status, Said]] = [("correct", ("unparsed", None, None)), ("wrong", ("unparsed", None, None))]
-    found = metrics(rows_of(cases), 0.0, writes_steps=True)
+    found = orm_metrics(rows_of(cases), 0.0, writes_steps=True)
     assert (found["positive_accuracy"], found["negative_accuracy"], found["unparsed"]) == (0.0, 1.0, 2)
 
 
 # --- intervals --------------------------------------------------------------------------------------------------------
 
-ALL: list[Callable[[Marks, Any], Any]] = [
+ALL: list[Callable[[PathMarks, Any], Any]] = [
     statistics.auroc, statistics.average_precision, statistics.brier, statistics.ece, statistics.balanced_accuracy(0.5),
     statistics.f1(0.6),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("figure", ALL)
-def test_a_weight_is_so_many_copies_of_a_path(figure: Callable[[Marks, Any], Any]) -> None:
+def test_a_weight_is_so_many_copies_of_a_path(figure: Callable[[PathMarks, Any], Any]) -> None:
     rows = drawn(60, 3, decimals=2)
     times = np.random.default_rng(0).integers(0, 4, len(rows))
     copies = [row for row, n in zip(rows, times, strict=True) for _ in range(n)]
@@ -206,7 +206,7 @@ def test_a_weight_is_so_many_copies_of_a_path(figure: Callable[[Marks, Any], Any
 
 @pytest.mark.parametrize("figure", ALL)
 def test_intervals_hold_their_figure_depend_on_the_seed_alone_and_narrow_with_more_paths(
-    figure: Callable[[Marks, Any], Any],
+    figure: Callable[[PathMarks, Any], Any],
 ) -> None:
     few, many = marks_of(drawn(80, 4)), marks_of(drawn(1200, 4))
     low, high = interval(figure, many) or (1.0, 0.0)
@@ -218,7 +218,7 @@ def test_intervals_hold_their_figure_depend_on_the_seed_alone_and_narrow_with_mo
 
 
 def test_paths_of_one_problem_are_drawn_together() -> None:
-    """Ten paths of each problem, all alike, tell no more than one."""
+    """Ten equal paths of each problem have the information of a single path."""
     once: list[tuple[Status, Said]] = [("correct" if k % 3 else "wrong", ("correct", k / 30, None)) for k in range(30)]
     tenfold = [case for case in once for _ in range(10)]
     alone = interval(statistics.brier, marks_of(rows_of(once)))
@@ -227,6 +227,6 @@ def test_paths_of_one_problem_are_drawn_together() -> None:
 
 def test_one_problem_alone_has_no_bootstrap_interval() -> None:
     rows = rows_of([("correct", ("correct", 0.9, None)), ("wrong", ("wrong", 0.2, None))], a_problem=2)
-    found = metrics(rows, 0.5, writes_steps=True)
+    found = orm_metrics(rows, 0.5, writes_steps=True)
     assert found["auroc"] == 1.0 and found["ci95"]["auroc"] is None
     assert found["ci95"]["overall_accuracy"] is not None

@@ -1,4 +1,4 @@
-"""A file of answers: what is read, and what is refused with file, line and remedy."""
+"""A file of answers: accepted rows, and errors with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def test_several_answers_a_problem_are_told_apart_by_their_sample(tmp_path: Path
         ('{"id": "1", "response": "r", "extraction": ["a"]}\n', ':1: "extraction" is text, got '),
         ('{"id": "1", "sample": -1, "response": "r"}\n', ':1: "sample" counts the answers to a problem from 0'),
         ('{"id": "9", "response": "r"}\n', ":1: id '9' is none of mathvista's 3 problems"),
-        ('{"id": "1", "response": "r"}\n' * 2, ":2: id '1' stands already in line 1; keep one of the two"),
-        ('{"sample_index": "1", "response": "r"}\n', ':1: "sample_index" is how mathverse names a problem; pass '),
+        ('{"id": "1", "response": "r"}\n' * 2, ":2: id '1' is already in line 1; keep one of the two"),
+        ('{"sample_index": "1", "response": "r"}\n', ':1: "sample_index" is the id of a problem in mathverse; pass '),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path, text: str, said: str) -> None:
@@ -106,7 +106,7 @@ def test_the_groups_go_by_the_metadata_that_a_row_brings(tmp_path: Path, files: 
     assert {key: share["total"] for key, share in found["buckets"]["skills"].items()} == {
         "geometry reasoning": 1, "arithmetic reasoning": 5
     }  # fmt: skip
-    assert found["buckets"]["task"]["geometry problem solving"]["total"] == 6  # what it does not bring stays
+    assert found["buckets"]["task"]["geometry problem solving"]["total"] == 6  # values without a replacement stay
     assert found["protocol"]["rows_with_own_metadata"] == 1
 
 

@@ -14,7 +14,7 @@ from mathse.errors import ConfigError, TeacherError
 from mathse.evaluation.error_types import read_kind
 from mathse.inference.llm import faults
 
-# What the judge says of each answer, and what is to be made of it.
+# The judge's reply to each answer, and the expected kind.
 JUDGED = {
     "1": ("1", True),
     "2": ("Judgement: 0", False),
@@ -123,7 +123,7 @@ def test_a_server_that_is_gone_ends_the_run_in_a_sentence_and_the_answers_stay(
     with pytest.raises(TeacherError, match="llm.base_url = http://127.0.0.1:9/v1"):
         run(tmp_path / "run", *down, "llm.base_url=http://127.0.0.1:9/v1", "llm.max_retries=1", "llm.timeout=1")
     assert len(rows(tmp_path / "run" / "mathverse" / "predictions.jsonl")) == 6
-    assert run(tmp_path / "run", *settings(judge)) is None  # the same command goes on
+    assert run(tmp_path / "run", *settings(judge)) is None  # the same command continues
     assert metrics(tmp_path / "run", "mathverse")["correct"] == 2
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from evaluation.cases import graded
 from mathse.evaluation.grading import GradedAnswer
-from mathse.evaluation.selectors import choose, curve, pass_at, same_groups, sizes
+from mathse.evaluation.selectors import choose, pass_at, same_groups, sample_sizes, selector_curves
 from mathse.scoring.metrics import wilson
 
 
 def said(*predictions: str | None, p: tuple[float, ...] = ()) -> list[GradedAnswer]:
-    """Answers to one problem whose right answer is 1."""
+    """Answers to a problem with the right answer 1."""
     weights = p or (0.5,) * len(predictions)
     return [graded(text, text == "1", w, k) for k, (text, w) in enumerate(zip(predictions, weights, strict=True))]
 
@@ -49,7 +49,7 @@ def test_votes_weigh_nothing_where_the_judge_could_not_be_read() -> None:
 
 @pytest.mark.parametrize(("n", "expected"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_the_curve_doubles_and_ends_at_n(n: int, expected: list[int]) -> None:
-    assert sizes(n) == expected
+    assert sample_sizes(n) == expected
 
 
 def test_the_curve_takes_the_first_answers_of_one_pass() -> None:
@@ -58,7 +58,7 @@ def test_the_curve_takes_the_first_answers_of_one_pass() -> None:
         said("1", "2", "3", p=(0.1, 0.2, 0.9)),
         said("4", "5", "6", p=(0.1, 0.2, 0.3)),
     ]
-    found = curve(problems)
+    found = selector_curves(problems)
     right = {name: [point["correct"] for point in found[name]] for name in found if name != "n"}
     assert found["n"] == [1, 2, 3]
     assert right == {
@@ -83,24 +83,24 @@ def test_pass_at_n_is_the_mean_over_all_ways_to_take_n_of_the_answers() -> None:
 
 
 def test_pass_at_n_does_not_depend_on_the_order_of_the_answers() -> None:
-    first, last = curve([said("1", "2", "3", "4")]), curve([said("2", "3", "4", "1")])
+    first, last = selector_curves([said("1", "2", "3", "4")]), selector_curves([said("2", "3", "4", "1")])
     assert [p["accuracy"] for p in first["oracle"]] == [p["accuracy"] for p in last["oracle"]] == [0.25, 0.5, 1.0]
 
 
 def test_a_curve_of_wrong_answers_alone_has_intervals() -> None:
-    found = curve([said("2", "3") for _ in range(9)])
+    found = selector_curves([said("2", "3") for _ in range(9)])
     assert all(p["ci95"] == list(wilson(0, 9)) for name in ("first", "oracle") for p in found[name])
 
 
 def test_without_an_orm_there_are_no_curves_of_it() -> None:
     problems = [[graded("1", True), graded("2", False)]]
-    assert set(curve(problems)) == {"n", "first", "majority", "oracle"}
+    assert set(selector_curves(problems)) == {"n", "first", "majority", "oracle"}
 
 
 def test_an_accuracy_that_hangs_on_an_unscored_answer_is_not_known() -> None:
     problems = [[graded("1", None), graded("2", False)], [graded("1", True), graded("2", None)]]
-    found = curve(problems)
+    found = selector_curves(problems)
     assert [p["accuracy"] for p in found["first"]] == [None, None]
     assert [p["accuracy"] for p in found["oracle"]] == [None, None]
-    known = curve([[graded("1", True), graded("2", None)]])
+    known = selector_curves([[graded("1", True), graded("2", None)]])
     assert [p["accuracy"] for p in known["oracle"]] == [None, 1.0]  # of both, one is right, whatever the other is

@@ -1,4 +1,4 @@
-"""A benchmark in ten lines: what it must have, and what it gets."""
+"""A benchmark in ten lines: required members and defaults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mathse.errors import ConfigError
-from mathse.evaluation.simple_benchmark import SimpleBenchmark, refuse_unfinished, whole
+from mathse.evaluation.simple_benchmark import SimpleBenchmark, as_benchmark, refuse_unfinished
 from mathse.scoring.answers import same_answer
 from mathse.types import Problem
 
@@ -29,7 +29,7 @@ class Unfinished(SimpleBenchmark):
 
 
 def test_two_methods_make_a_benchmark() -> None:
-    bench = whole(Sums(), "sums")
+    bench = as_benchmark(Sums(), "sums")
     items = bench.load(Path("any"))
     responses = ["The answer is 1.", "2", "I do not know.", "The answer is 5."]
     scored = bench.score(items, responses, bench.extract(items, responses, None), None)
@@ -47,7 +47,7 @@ def test_what_is_missing_is_named_at_once() -> None:
         refuse_unfinished(Unfinished, "mine")
     halfway = SimpleNamespace(name="x", prompt="plain", prompts=("plain",), check=lambda: None)
     with pytest.raises(ConfigError) as error:
-        whole(halfway, "mine")
+        as_benchmark(halfway, "mine")
     for member in ("title", "splits", "hub", "needs_llm", "load", "extract", "score", "mapped", "buckets", "protocol"):
         assert member in str(error.value)
     assert "prompt," not in str(error.value).partition("lacks")[2]
@@ -55,6 +55,6 @@ def test_what_is_missing_is_named_at_once() -> None:
 
 def test_a_prompt_or_split_that_there_is_not_is_a_sentence() -> None:
     with pytest.raises(ConfigError, match=r"benchmark\.Sums\.prompt = 'cot', allowed: plain"):
-        whole(Sums(prompt="cot"), "sums")
+        as_benchmark(Sums(prompt="cot"), "sums")
     with pytest.raises(ConfigError, match=r"benchmark\.Sums\.split = 'train', allowed: test"):
-        whole(Sums(), "sums").load(None, split="train")
+        as_benchmark(Sums(), "sums").load(None, split="train")

@@ -1,4 +1,4 @@
-"""The whole task: its files, what it goes on with, and what it refuses to go on with."""
+"""The whole task: its files, its resume, and the settings that prevent a resume."""
 
 from __future__ import annotations
 

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 from small import path, verdict
 
-from mathse.errors import DataError
-from mathse.evolution.difficulty import (
-    beginnings,
+from mathse.evolution.stages import (
+    compute_failure_rates,
+    cut_before_step,
     draw_by_failure,
-    failure_rates,
-    problems_to_sample,
-    require_dev_problems,
-    text_before_step,
+    find_candidates,
+    find_prefixes,
 )
 from mathse.evolution.state import EvolutionState, Judged
 from mathse.runs.layout import PATHS, VERDICTS
@@ -68,7 +66,7 @@ def stage(folder: Path, judged: list[tuple[ReasoningPath, bool]]) -> FinishedSta
 def test_failure_rates_count_whole_samples_and_no_restarts(tmp_path: Path) -> None:
     whole = [(by("round_01", "p1", "0"), True), (by("round_01", "p1", "1"), False), (by("round_01", "p2"), False)]
     restarted = [(by("round_01", "p2", "4", parent="distill/p2/0"), True)]
-    rates = failure_rates([stage(tmp_path / "round_01", whole + restarted)], accept)
+    rates = compute_failure_rates([stage(tmp_path / "round_01", whole + restarted)], accept)
     assert rates == {"p1": pytest.approx(2 / 4), "p2": pytest.approx(2 / 3)}
 
 
@@ -79,20 +77,14 @@ def solved(*paths: ReasoningPath) -> EvolutionState:
 def test_never_samples_what_remains_and_all_what_the_student_solved_too() -> None:
     taught = path("p0", origin="teacher")
     state = solved(taught, by("round_01", "p1"))
-    assert problems_to_sample(state, "never", {}, "round_01") == ["p2", "p3", "p4", "p5"]
-    assert problems_to_sample(state, "all", {}, "round_01") == ["p1", "p2", "p3", "p4", "p5"]
+    assert find_candidates(state, "never", {}, "round_01") == ["p2", "p3", "p4", "p5"]
+    assert find_candidates(state, "all", {}, "round_01") == ["p1", "p2", "p3", "p4", "p5"]
 
 
 def test_better_samples_a_solved_problem_where_the_student_has_passed_its_writer_on_dev() -> None:
     state = solved(by("distill", "p1"), by("round_01", "p2"))
     accuracies = {"distill": 0.2, "round_01": 0.4, "round_02": 0.4}
-    assert problems_to_sample(state, "better", accuracies, "round_02") == ["p0", "p1", "p3", "p4", "p5"]
-
-
-def test_better_without_dev_problems_is_refused_with_its_key() -> None:
-    with pytest.raises(DataError, match=r"evolution\.resample = 'better'.*dev"):
-        require_dev_problems("better", [])
-    require_dev_problems("all", [])
+    assert find_candidates(state, "better", accuracies, "round_02") == ["p0", "p1", "p3", "p4", "p5"]
 
 
 def rejected(problem_id: str, text: str, step: str | None, name: str = "0") -> Judged:
@@ -106,15 +98,15 @@ STEPS = "Step 1: 3 + 4 = 7.\nStep 2: 7 * 2 = 15.\nStep 3: The answer to this pro
 def test_a_restart_begins_with_the_steps_before_the_first_wrong_one_of_the_newest_draft() -> None:
     items = [rejected("p1", "Step 1: old.", "Step 1", "old"), rejected("p1", STEPS, "Step 2", "new")]
     state = EvolutionState(D).absorb(items, accept)
-    begun = beginnings(state, D, {p: Problem(p, "?") for p in D})
+    begun = find_prefixes(state, D, {p: Problem(p, "?") for p in D})
     assert {p: (b.text, b.draft) for p, b in begun.items()} == {"p1": ("Step 1: 3 + 4 = 7.", "round_01/p1/new")}
 
 
 @pytest.mark.parametrize("step", [None, "Step 1", "Step 9"])
 def test_a_draft_without_a_right_step_before_a_named_one_has_no_restart(step: str | None) -> None:
     state = EvolutionState(D).absorb([rejected("p1", STEPS, step)], accept)
-    assert beginnings(state, D, {p: Problem(p, "?") for p in D}) == {}
+    assert find_prefixes(state, D, {p: Problem(p, "?") for p in D}) == {}
 
 
 def test_lines_without_numbers_are_counted_as_steps() -> None:
-    assert text_before_step(Problem("p", "?"), "3 + 4 = 7\n7 * 2 = 15\n15", 2) == "3 + 4 = 7"
+    assert cut_before_step(Problem("p", "?"), "3 + 4 = 7\n7 * 2 = 15\n15", 2) == "3 + 4 = 7"

@@ -12,8 +12,8 @@ from orm_by_heart import saved, six_paths, trained
 
 from mathse.config import judges as settings
 from mathse.config.fits import ORM
+from mathse.evolution.callbacks import _open_feedback
 from mathse.evolution.models import ORMOnDemand, RunModels
-from mathse.evolution.reflect import _feedback
 from mathse.evolution.state import Judged
 from mathse.judges import judge_paths
 from mathse.judges.orm import open_orm
@@ -54,7 +54,7 @@ def test_only_the_drafts_that_a_reflection_reads_are_explained(tmp_path: Path) -
     assert [(v.status, v.score) for v in found] == [(v.status, v.score) for v in every]
     assert not any(v.error_analysis or v.error_step or v.raw for v in found)
     drafts = [Judged(of, v) for (_, of, _), v in zip(six_paths(), found, strict=True) if v.status == "wrong"][:2]
-    feedback = _feedback(loop, drafts)
+    feedback = _open_feedback(loop, drafts)
     assert [feedback(draft) for draft in drafts] == [v for v in every if v.status == "wrong"][:2]
     assert len(list(read_jsonl(tmp_path / "read" / FEEDBACK_VERDICTS, Verdict))) == 2
 
@@ -64,5 +64,5 @@ def test_verdicts_that_are_explained_already_are_read_as_they_are(tmp_path: Path
     loop = loop_of(tmp_path, order, explain)
     wrong = [Judged(of, v) for (_, of, _), v in zip(six_paths(), verdicts(loop, tmp_path / "v.jsonl"), strict=True)][1]
     assert wrong.verdict.error_analysis is not None
-    assert _feedback(loop, [wrong])(wrong) is wrong.verdict
+    assert _open_feedback(loop, [wrong])(wrong) is wrong.verdict
     assert not (tmp_path / FEEDBACK_VERDICTS).exists()

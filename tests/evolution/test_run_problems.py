@@ -42,3 +42,11 @@ def test_a_split_that_a_run_does_not_need_may_be_empty(settings: list[str], unne
     config: Any
     config, _ = train_config(settings)
     assert f"{unneeded} 0" in problems_without(unneeded).require(replace(config))
+
+
+def test_better_without_dev_problems_is_refused_with_its_key() -> None:
+    config: Any
+    config, _ = train_config(["evolution.resample=better"])
+    with pytest.raises(DataError, match=r"evolution\.resample = 'better'.*dev"):
+        problems_without("dev").require(config)
+    problems_without().require(config)

@@ -8,7 +8,7 @@ import pytest
 
 from mathse.config.compose import train_config
 from mathse.config.fits import SFT, FitStage, StageFit
-from mathse.evolution.keys import fitting_keys, recorded_settings
+from mathse.evolution.keys import flatten_for_identity, list_fitting_keys
 from mathse.runs.settings import config_slice
 
 CONFIG, _ = train_config([])
@@ -16,7 +16,7 @@ CONFIG, _ = train_config([])
 
 def depends_on(sft: SFT, stage: FitStage) -> dict[str, object]:
     config = replace(CONFIG, sft=sft)
-    return config_slice(recorded_settings(config), fitting_keys(config, stage))
+    return config_slice(flatten_for_identity(config), list_fitting_keys(config, stage))
 
 
 def test_a_stage_takes_its_own_epochs_in_place_of_the_steps_of_all() -> None:
@@ -37,8 +37,8 @@ def test_a_stage_depends_on_its_own_section_and_on_no_other(stage: FitStage) -> 
 
 
 def test_a_stage_depends_on_what_runs_without_these_sections_recorded() -> None:
-    recorded = recorded_settings(CONFIG)
+    recorded = flatten_for_identity(CONFIG)
     later = tuple(f"sft.{stage}." for stage in ("distill", "round", "final"))
     before = {key: value for key, value in recorded.items() if not key.startswith(later)}
-    keys = fitting_keys(CONFIG, "round")
+    keys = list_fitting_keys(CONFIG, "round")
     assert config_slice(recorded, keys) == config_slice(before, (*keys, "sft"))

@@ -11,7 +11,7 @@ import pytest
 from small import path, verdict
 
 from mathse.errors import DataError
-from mathse.evolution.state import EvolutionState, Judged, Keep, not_rewritten
+from mathse.evolution.state import EvolutionState, Judged, Keep, select_pending
 from mathse.runs.layout import INCORRECT, TRAIN
 from mathse.scoring.metrics import accepted
 from mathse.types import Origin, Status, Verdict
@@ -192,8 +192,8 @@ def test_the_next_try_rewrites_only_drafts_without_an_accepted_rewrite() -> None
         with_parent("p3", "r3", third, "reflection", "unparsed"),
         with_parent("p3", "r4", third, "reflection"),
     ]
-    assert list(not_rewritten(drafts, rewrites, accept)) == [drafts[1]]
-    assert list(not_rewritten(drafts, [], accept)) == drafts
+    assert list(select_pending(drafts, rewrites, accept)) == [drafts[1]]
+    assert list(select_pending(drafts, [], accept)) == drafts
 
 
 def test_keep_n_counts_the_rows_that_a_problem_has_already() -> None:

@@ -10,7 +10,7 @@ import pytest
 from run_builder import record_again, write_stage
 
 from exports.own_run import own_run
-from mathse.commands.export.examples import family_of, orm_examples, sft_examples, style_of
+from mathse.commands.export.examples import read_family, read_orm_examples, read_sft_examples, read_style
 from mathse.config.fits import ORM
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError
@@ -42,8 +42,8 @@ def run_of(place: Path, family: str, **orm: Any) -> Run:
 
 @pytest.mark.parametrize("family", CLASSES)
 def test_the_prompt_style_is_that_of_the_familys_class(family: str) -> None:
-    assert style_of({"_target_": CLASSES[family]}) == class_of(family).prompt_style
-    assert family_of({"_target_": CLASSES[family]}) == family
+    assert read_style({"_target_": CLASSES[family]}) == class_of(family).prompt_style
+    assert read_family({"_target_": CLASSES[family]}) == family
 
 
 @pytest.mark.parametrize("family", ["tiny", "qwen2vl"])
@@ -60,7 +60,7 @@ def test_a_rewrite_has_its_draft_and_critique_in_the_prompt_where_the_fit_had_th
     run = read_run(made.folder)
     problem_of: Any = problem_lookup(run.config)
     backbone: Any = class_of(family)
-    examples = {example.path.problem_id: example for example in sft_examples(run, "final")}
+    examples = {example.path.problem_id: example for example in read_sft_examples(run, "final")}
     row: Any = reflect_row(backbone.prompt_style, problem_of("zh"), draft.text, word, revised.text)
     assert (examples["zh"].prompt, examples["zh"].response) == (row["question"], row["response"])
     assert "The height is another." in examples["zh"].prompt
@@ -70,7 +70,7 @@ def test_a_rewrite_has_its_draft_and_critique_in_the_prompt_where_the_fit_had_th
 @pytest.mark.parametrize("family", ["tiny", "qwen2vl"])
 def test_an_sft_row_is_the_one_that_the_fit_trains_on(tmp_path: Path, family: str) -> None:
     run = run_of(tmp_path, family)
-    examples = list(sft_examples(run, "final"))
+    examples = list(read_sft_examples(run, "final"))
     assert len(examples) == 7
     problem_of: Any = problem_lookup(run.config)
     for example in examples:
@@ -94,7 +94,7 @@ def test_an_orm_row_is_the_one_that_the_orm_trains_on(tmp_path: Path, family: st
     record_again(run.folder)
     run = read_run(run.folder)
     problem_of: Any = problem_lookup(run.config)
-    examples = list(orm_examples(run))
+    examples = list(read_orm_examples(run))
     assert {example.verdict.status for example in examples if example.verdict} == {"correct", "wrong"}
     for example in examples:
         assert example.verdict is not None
@@ -106,19 +106,19 @@ def test_an_orm_row_is_the_one_that_the_orm_trains_on(tmp_path: Path, family: st
 
 def test_without_its_checkpoint_the_orm_is_read_from_the_runs_settings(tmp_path: Path) -> None:
     run = run_of(tmp_path, "qwen2vl", kind="binary")
-    assert {example.response for example in orm_examples(run)} == {'{"status": "CORRECT"}', '{"status": "WRONG"}'}
+    assert {example.response for example in read_orm_examples(run)} == {'{"status": "CORRECT"}', '{"status": "WRONG"}'}
 
 
 def test_a_stage_without_rows_is_refused_with_those_that_have_some(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="choose --stage final"):
-        next(sft_examples(run_of(tmp_path, "tiny"), "round_07"))
+        next(read_sft_examples(run_of(tmp_path, "tiny"), "round_07"))
 
 
 def test_a_row_whose_problem_is_gone_is_told_by_file_and_line(tmp_path: Path) -> None:
     own = own_run(tmp_path)
     write_jsonl(own.problems, list(read_jsonl(own.problems))[:3])
     with pytest.raises(DataError, match=r"train\.jsonl:4: .*no problem 'zh'"):
-        list(sft_examples(read_run(own.folder), "final"))
+        list(read_sft_examples(read_run(own.folder), "final"))
 
 
 def test_an_orm_that_learnt_from_a_file_has_its_problems_from_there(tmp_path: Path) -> None:
@@ -131,6 +131,6 @@ def test_an_orm_that_learnt_from_a_file_has_its_problems_from_there(tmp_path: Pa
     path = ReasoningPath("a", "theirs", "There are 5.", Lineage("student", "", "labelled.jsonl"))
     write_jsonl(own.folder / "orm" / "feedback.jsonl", [Judged(path, Verdict("a", "wrong"))])
     record_again(own.folder)
-    (example,) = orm_examples(read_run(own.folder))
+    (example,) = read_orm_examples(read_run(own.folder))
     assert "How many sides?" in example.prompt
     assert example.images == (str(own.pictures / "a.png"),)

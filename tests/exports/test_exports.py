@@ -103,7 +103,7 @@ def test_marks_of_a_tool_in_a_text_are_taken_apart_and_said(
     own: OwnRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = export(own.folder, tmp_path / "out", "--format", "swift")
-    assert "1 rows held marks" in capsys.readouterr().out
+    assert "1 rows had marks" in capsys.readouterr().out
     asked = list(read_jsonl(out / "train.jsonl"))[-1]["messages"][0]["content"]
     assert "What stands for <image> and < |image_pad|>?" in asked  # its picture's place, and a token's name
     assert read_json(out / "export.json")["altered"] == {"rows": 1, "ids": ["round_01/mark/0"]}

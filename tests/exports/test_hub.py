@@ -245,7 +245,7 @@ def test_a_stage_without_an_adapter_says_what_makes_one(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert push(weights, tmp_path / "out", "--what", "adapter", "--stage", "round_01") == 1
-    assert "it is there after a fit with sft.method=lora" in capsys.readouterr().err
+    assert "only a training with sft.method=lora has one" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -278,4 +278,4 @@ def test_an_adapter_on_an_earlier_student_names_that_student_and_no_published_ba
     record_again(weights)
     assert read_json(out / "adapter_config.json")["base_model_name_or_path"] is None
     card = ModelCard((out / "README.md").read_text(encoding="utf-8"))
-    assert card.data.base_model is None and "It goes on the checkpoint of stage round 2" in card.text
+    assert card.data.base_model is None and "Its base is the checkpoint of stage round 2" in card.text

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from run_builder import build_run, record_again
 
 from mathse.__main__ import main
-from mathse.commands.export.model_card import model_card
+from mathse.commands.export.model_card import render_model_card
 from mathse.runs.reader import read_run
 from mathse.runs.store import read_json, sha256_file, write_json
 
@@ -59,7 +59,7 @@ def test_the_exported_checkpoint_opens_as_the_run_s_own(finished: Path, tmp_path
 
 def test_its_table_is_the_run_s(tmp_path: Path) -> None:
     folder = made_up(tmp_path / "run")
-    head, *lines = table(model_card(read_run(folder), "final"), "stage")
+    head, *lines = table(render_model_card(read_run(folder), "final"), "stage")
     entries = read_json(folder / "summary.json")["stages"]
     assert [line[0] for line in lines] == ["base", "distilled", "round 1", "round 2", "**final**"]
     for line, entry in zip(lines, entries, strict=True):
@@ -76,20 +76,22 @@ def test_its_table_is_the_run_s(tmp_path: Path) -> None:
 def test_hubs_read_its_figures_as_a_model_index(tmp_path: Path) -> None:
     folder = made_up(tmp_path / "run")
     summary = read_json(folder / "summary.json")
-    data = ModelCard(model_card(read_run(folder), "final")).data
+    data = ModelCard(render_model_card(read_run(folder), "final")).data
     assert (data.license, data.pipeline_tag) == ("other", "image-text-to-text")
     (result,) = data.eval_results
     entry = summary["stages"][-1]
     assert (result.metric_type, result.metric_value) == ("accuracy", round(100 * entry["accuracy"], 2))
     assert result.metric_args == {"n": entry["n"], "ci95": [round(100 * end, 2) for end in entry["ci95"]]}
-    judged = {r.metric_name: r.metric_value for r in ModelCard(model_card(read_run(folder), "orm")).data.eval_results}
+    judged = {
+        r.metric_name: r.metric_value for r in ModelCard(render_model_card(read_run(folder), "orm")).data.eval_results
+    }
     assert judged["wrong rejected"] == round(100 * summary["orm"]["negative_accuracy"], 2)
-    assert ModelCard(model_card(read_run(folder), "reflection")).data.eval_results is None
+    assert ModelCard(render_model_card(read_run(folder), "reflection")).data.eval_results is None
 
 
 def test_the_orm_s_figures_stand_with_their_intervals(tmp_path: Path) -> None:
     folder = made_up(tmp_path / "run")
-    head, *lines = table(model_card(read_run(folder), "orm"), "paths by")
+    head, *lines = table(render_model_card(read_run(folder), "orm"), "paths by")
     orm = read_json(folder / "summary.json")["orm"]
     low, high = orm["ci95"]["overall_accuracy"]
     assert lines[0][0] == "its own weak students" and [line[0] for line in lines[1:]][:1] == ["distilled"]
@@ -99,8 +101,8 @@ def test_the_orm_s_figures_stand_with_their_intervals(tmp_path: Path) -> None:
 
 def test_the_rows_are_counted_by_writer_stage_and_source(finished: Path) -> None:
     train = [row["lineage"] for row in rows(finished / "round_01" / "train.jsonl")]
-    card = model_card(read_run(finished), "round_01")
-    assert "fitted on `round_01/train.jsonl` of the run, starting from `distill/checkpoint`" in card
+    card = render_model_card(read_run(finished), "round_01")
+    assert "trained on `round_01/train.jsonl` of the run, starting from `distill/checkpoint`" in card
     found = {(by, value): int(number) for by, value, number in table(card, "by")[1:]}
     students = sum(made["origin"] == "student" for made in train)
     assert students and found == {
@@ -116,16 +118,16 @@ def test_the_rows_are_counted_by_writer_stage_and_source(finished: Path) -> None
     ("stage", "says"),
     [
         ("base", "It is the model before any training."),
-        ("orm", "fitted on `orm/feedback.jsonl` of the run, starting from `orm/solver/checkpoint`"),
+        ("orm", "trained on `orm/feedback.jsonl` of the run, starting from `orm/solver/checkpoint`"),
         (
             "orm/solver",
-            "fitted on `solutions of the ORM-training problems` of the run, starting from `base/checkpoint`",
+            "trained on `solutions of the ORM-training problems` of the run, starting from `base/checkpoint`",
         ),
-        ("final", "fitted on `final/train.jsonl` of the run, starting from `round_01/checkpoint`"),
+        ("final", "trained on `final/train.jsonl` of the run, starting from `round_01/checkpoint`"),
     ],
 )
 def test_each_checkpoint_tells_how_it_came_about(finished: Path, stage: str, says: str) -> None:
-    card = model_card(read_run(finished), stage)
+    card = render_model_card(read_run(finished), stage)
     assert says in card
     settings = {line[0]: line[1] for line in table(card, "setting")[1:]} if stage != "base" else {}
     assert stage == "base" or settings[f"`{'orm.fit' if stage == 'orm' else 'sft'}.max_steps`"] == "2"
@@ -139,14 +141,15 @@ def test_a_student_carried_on_says_whose_it_is(tmp_path: Path) -> None:
     folder = made_up(tmp_path / "run")
     write_json(folder / "final" / "skipped_fit.json", {"reason": "nothing new was accepted", "carried_on": "round_02"})
     record_again(folder)
-    assert "it is the same as `round_02/checkpoint`" in model_card(read_run(folder), "final")
+    assert "it is the same as `round_02/checkpoint`" in render_model_card(read_run(folder), "final")
 
 
 def test_licences_of_backbone_and_data_are_named(finished: Path) -> None:
     read = read_run(finished)
-    assert "| the data, synthetic |" in model_card(read, "final") and "CC BY 4.0" in model_card(read, "final")
+    card = render_model_card(read, "final")
+    assert "| the data, synthetic |" in card and "CC BY 4.0" in card
     read.config["backbone"].update({"_target_": "mathse.models.cogvlm2.load", "path": "zai-org/cogvlm2"})  # type: ignore[attr-defined]
-    card = model_card(read, "final")
+    card = render_model_card(read, "final")
     assert "base_model: zai-org/cogvlm2" in card and "Llama 3 Community License (Built with Meta Llama 3)" in card
     assert "mathse.models.load('cogvlm2', 'FOLDER')" in card
 

@@ -13,8 +13,8 @@ from small import verdict
 from exports.own_run import OwnRun, export, own_run
 from exports.test_exports import opened
 from mathse.__main__ import main
-from mathse.evolution.preferences import Preference
 from mathse.evolution.state import Judged
+from mathse.evolution.training_rows import Preference
 from mathse.runs.store import read_json, read_jsonl, write_jsonl
 from mathse.types import Lineage, ReasoningPath
 

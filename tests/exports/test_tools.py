@@ -25,8 +25,8 @@ from exports.own_run import PROBLEMS, own_run
 from exports.tool_rows import handed_over, tool_row
 from mathse import models
 from mathse.__main__ import main
-from mathse.commands.export.examples import Example, orm_examples, sft_examples
-from mathse.commands.export.formats import harmless
+from mathse.commands.export.examples import Example, read_orm_examples, read_sft_examples
+from mathse.commands.export.formats import defuse_marks
 from mathse.models.base import IGNORED, Backbone
 from mathse.models.row import Row
 from mathse.runs.reader import read_run
@@ -101,7 +101,7 @@ def test_a_tool_trains_on_the_tokens_and_pixels_that_our_fit_trains_on(
     rows = ask(tool, out, model)
     backbone: Any = models.load("qwen2vl", model, **PIXELS)
     run = read_run(folder)
-    examples = [harmless(e) for e in (orm_examples(run) if what == "orm" else sft_examples(run, "final"))]
+    examples = [defuse_marks(e) for e in (read_orm_examples(run) if what == "orm" else read_sft_examples(run, "final"))]
     assert len(rows) == len(examples) == len(PROBLEMS)
     for row, example in zip(rows, examples, strict=True):
         own = ours(backbone, example)
@@ -116,7 +116,7 @@ def test_of_several_turns_a_tool_learns_the_last_answer_alone(tmp_path: Path, mo
     out = tmp_path / "out"
     assert main(["export", str(folder), "--format", tool, "--what", "orm", "--out", str(out)]) == 0
     backbone: Any = models.load("qwen2vl", model, **PIXELS)
-    for row, example in zip(ask(tool, out, model), orm_examples(read_run(folder)), strict=True):
+    for row, example in zip(ask(tool, out, model), read_orm_examples(read_run(folder)), strict=True):
         _, labels = texts(row, backbone.end_id)
         learnt = [token for token in labels if token != IGNORED]
         assert backbone.tokenizer.decode(learnt[:-1]) == example.response

@@ -26,7 +26,7 @@ from mathse.errors import DataError
 from mathse.evaluation.benchmarks.arithmetic import NoNumber, number_of
 from mathse.evaluation.benchmarks.marker import mapped_response, marked_answer
 from mathse.evaluation.benchmarks.mathverse import judgement
-from mathse.evaluation.benchmarks.mathvision_answer import extracted_answer, quick_value
+from mathse.evaluation.benchmarks.mathvision_answer import find_answer, quick_value
 from mathse.inference.llm.chat import ChatRequest
 from mathse.inference.llm.faults import BrokenReply
 from mathse.inference.llm.serialization import read_reply
@@ -109,7 +109,7 @@ def questions(text: str) -> None:
 
 
 def official(text: str) -> None:
-    assert isinstance(extracted_answer(text), str) and isinstance(mapped_response(text), str)
+    assert isinstance(find_answer(text), str) and isinstance(mapped_response(text), str)
     assert marked_answer(text) is None or isinstance(marked_answer(text), str)
     assert judgement(text) in (True, False, None)
     assert quick_value(text)[0] in (True, False)

@@ -13,7 +13,7 @@ from e2e.runs import TINY, rows
 
 from lineage.conftest import Made
 from mathse.__main__ import main
-from mathse.commands.lineage.descent import OWN, descendants
+from mathse.commands.lineage.descent import OWN, find_descendants
 from mathse.runs.reader import read_run
 from mathse.runs.store import write_jsonl
 
@@ -21,7 +21,7 @@ WRITTEN = ("bad_rows.jsonl", "train_log.jsonl")  # not about a problem by its id
 
 
 def of(run: Path, problem: str) -> list[dict[str, Any]]:
-    return list(descendants(read_run(run), problem))
+    return list(find_descendants(read_run(run), problem))
 
 
 def checkpoints(found: list[dict[str, Any]]) -> dict[str, str]:
@@ -114,7 +114,7 @@ def test_the_orm_s_last_problems_are_not_in_its_small_students(run_of: Made) -> 
 def test_a_student_carried_on_descends_as_the_one_it_is(run_of: Made) -> None:
     run = run_of("nothing_merged")
     names = checkpoints(of(run, rows(run / "distill" / "train.jsonl")[0]["problem_id"]))
-    assert names["distill/checkpoint"].startswith("fitted on 1 such rows")
+    assert names["distill/checkpoint"].startswith("trained on 1 such rows")
     assert names["round_01/checkpoint"] == "the same as distill/checkpoint"
     assert names["final/checkpoint"] == "the same as round_01/checkpoint"
 

@@ -12,7 +12,7 @@ from e2e.runs import rows
 
 from lineage.conftest import Made
 from mathse.__main__ import main
-from mathse.commands.lineage import tell
+from mathse.commands.lineage import trace_path
 from mathse.data.images import image_sha256
 from mathse.runs.reader import read_run
 from mathse.runs.store import read_json, sha256_file
@@ -86,7 +86,7 @@ def test_the_story_of_each_row_leaves_nothing_open(run_of: Made, kind: str) -> N
     run = run_of(kind)
     read = read_run(run)
     for path in rows(run / "final" / "train.jsonl"):
-        story = tell(read, path["id"])
+        story = trace_path(read, path["id"])
         assert story.problem.recorded and story.problem.problem is not None and not story.problem.notes
         assert all(image.state == "unchanged" for image in story.problem.images)
         assert [step.path.id for step in story.steps][-1] == path["id"]

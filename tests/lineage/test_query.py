@@ -13,7 +13,7 @@ from run_builder import build_run, record_again
 
 from lineage.conftest import Made
 from mathse.__main__ import main
-from mathse.commands.lineage.sql import NAMES, SHOWN, answer
+from mathse.commands.lineage.sql import MAX_PRINTED_ROWS, TABLE_NAMES, run_query
 from mathse.errors import DataError
 from mathse.runs.reader import read_run
 
@@ -23,7 +23,7 @@ FILES = {"paths": "paths", "held_paths": "held_paths", "train": "train", "verdic
 
 
 def ask(run: Path, sql: str) -> list[dict[str, object]]:
-    return list(answer(read_run(run), sql))
+    return list(run_query(read_run(run), sql))
 
 
 @pytest.mark.parametrize("table", FILES)
@@ -67,22 +67,22 @@ def test_alone_it_lists_each_table_with_its_columns(run_of: Made, capsys: pytest
     capsys.readouterr()
     assert main(["lineage", str(run), "--query"]) == 0
     listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()}
-    assert listed.keys() == set(NAMES)
+    assert listed.keys() == set(TABLE_NAMES)
     for table, columns in listed.items():
         assert ", ".join(row["column_name"] for row in ask(run, f"DESCRIBE {table}")) == columns  # type: ignore[misc]
-    assert {row["name"] for row in ask(run, "SHOW TABLES")} == set(NAMES)
+    assert {row["name"] for row in ask(run, "SHOW TABLES")} == set(TABLE_NAMES)
 
 
 def test_words_are_a_table_and_json_is_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = build_run(tmp_path / "run", size=SHOWN)
+    run = build_run(tmp_path / "run", size=MAX_PRINTED_ROWS)
     sql = "SELECT id, correct FROM predictions WHERE stage IN ('base', 'final')"
     assert main(["lineage", str(run), "--query", sql, "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [json.loads(line).keys() for line in lines] == [{"id", "correct"}] * (2 * SHOWN)
+    assert [json.loads(line).keys() for line in lines] == [{"id", "correct"}] * (2 * MAX_PRINTED_ROWS)
     assert main(["lineage", str(run), "--query", sql]) == 0
     words = capsys.readouterr().out.splitlines()
-    assert words[0].split() == ["id", "correct"] and len(words) == SHOWN + 2
-    assert words[-1] == f"... and {SHOWN} more rows; --json writes them all"
+    assert words[0].split() == ["id", "correct"] and len(words) == MAX_PRINTED_ROWS + 2
+    assert words[-1] == f"... and {MAX_PRINTED_ROWS} more rows; --json writes them all"
 
 
 def test_tables_join_files_of_the_user_s_own(run_of: Made, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from mathse.config import backbones
 from mathse.config.fits import ORM
 from mathse.errors import RunError
 from mathse.models import adapters, load
-from mathse.models.model_spec import spec_at
-from mathse.models.prompt_reader import prompt_reader
+from mathse.models.model_spec import make_spec
+from mathse.models.prompt_reader import open_exported_reader
 from mathse.runs import reader
 from mathse.runs.store import sha256_file
 
@@ -49,8 +49,8 @@ def flip(file: Path) -> None:
 OPENED: dict[str, Callable[[Path], object]] = {
     "the Python API": partial(load, "tiny"),
     "another family": partial(load, "qwen2vl"),
-    "a run": lambda folder: spec_at(SECTION, folder, "float32").open(),
-    "a server's prompts": lambda folder: prompt_reader(SECTION, folder, lambda: pytest.fail("was opened whole")),
+    "a run": lambda folder: make_spec(SECTION, folder, "float32").open(),
+    "a server's prompts": lambda folder: open_exported_reader(SECTION, folder, lambda: pytest.fail("was opened whole")),
 }
 
 
@@ -65,7 +65,7 @@ def test_other_weights_than_a_stage_made_are_not_opened(opener: str, checkpoint:
 def test_adapters_that_a_stage_did_not_make_are_not_put_on(checkpoint: Path) -> None:
     flip(checkpoint / "adapter" / "adapter_model.safetensors")
     with pytest.raises(RunError, match="adapter_model.safetensors has other contents"):
-        spec_at(SECTION, checkpoint, "bfloat16").open()
+        make_spec(SECTION, checkpoint, "bfloat16").open()
 
 
 def test_a_file_that_was_put_into_a_checkpoint_is_not_read(checkpoint: Path) -> None:

@@ -47,10 +47,10 @@ def test_finished_fits_stay_those_of_their_ranks_and_new_ones_are_of_todays(tmp_
         after = made(run.stage("round_01", FIT, [kept]))
         assert devices_of(after) == 4
         said = str(run.other_ranks)
-    assert "goes on with 4 ranks (fsdp2): the fits that 8 ranks (fsdp2) made stay (distill); " in said
-    assert "base" not in said and said.endswith("fits from now on are made by 4 ranks (fsdp2)")
+    assert "continues with 4 ranks (fsdp2): trainings by 8 ranks (fsdp2) stay (distill); " in said
+    assert "base" not in said and said.endswith("later trainings are made by 4 ranks (fsdp2)")
     with opened(tmp_path, 1, "auto") as run:
-        assert "8 ranks (fsdp2) made stay (distill); the fits that 4 ranks (fsdp2) made stay" in str(run.other_ranks)
+        assert "trainings by 8 ranks (fsdp2) stay (distill); trainings by 4 ranks (fsdp2) stay" in str(run.other_ranks)
         assert run.stage("round_01", FIT, [kept]).identity == after.identity
 
 
@@ -58,11 +58,11 @@ def test_finished_fits_stay_those_of_their_ranks_and_new_ones_are_of_todays(tmp_
     ("left", "devices", "said"),
     [
         ([], 4, None),
-        (["train_log.jsonl"], 4, "the fit of distill begins anew"),
-        (["train_log.jsonl", "fit/point_40/point.json"], "8, then 4", "the fit of distill, begun by 8"),
-        (["train_log.jsonl", "fit/last.ckpt"], "8, then 4", "goes on from its resume point"),
-        (["sft/checkpoint/config.json", "sft/train_log.jsonl"], "8, then 4", "goes on from its resume point"),
-        (["checkpoint/config.json", "fit/point_40/point.json"], 8, "the fits that 8 ranks (fsdp2) made stay (distill)"),
+        (["train_log.jsonl"], 4, "the training of distill starts again"),
+        (["train_log.jsonl", "fit/point_40/point.json"], "8, then 4", "the training of distill by 8"),
+        (["train_log.jsonl", "fit/last.ckpt"], "8, then 4", "continues from its resume point"),
+        (["sft/checkpoint/config.json", "sft/train_log.jsonl"], "8, then 4", "continues from its resume point"),
+        (["checkpoint/config.json", "fit/point_40/point.json"], 8, "trainings by 8 ranks (fsdp2) stay (distill)"),
     ],
     ids=["only sampled", "no resume point", "a resume point", "an old resume point", "the first of two fits", "fitted"],
 )
@@ -94,7 +94,7 @@ def test_a_fit_under_deepspeed_goes_on_from_no_resume_point(tmp_path: Path) -> N
     write_json(begun.path / "fit" / "point_40" / "point.json", {})
     write_json(begun.path / "train_log.jsonl", {})
     with opened(tmp_path, 8, "deepspeed") as run:
-        assert "the fit of distill begins anew" in str(run.other_ranks)
+        assert "the training of distill starts again" in str(run.other_ranks)
         assert run.stage("distill", FIT).identity != begun.identity
 
 

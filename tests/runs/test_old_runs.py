@@ -91,9 +91,9 @@ def test_its_model_is_exported_bit_for_bit(name: str, old_run: OldRun, tmp_path:
 
 @NAMES
 def test_a_plan_takes_its_rates_from_it(name: str, old_run: OldRun) -> None:
-    from mathse.commands.plan.rates import measured
+    from mathse.commands.plan.rates import measure_rates
 
-    assert {"fit", "sample"} <= measured(read_run(old_run(name))).seconds.keys()
+    assert {"fit", "sample"} <= measure_rates(read_run(old_run(name))).seconds.keys()
 
 
 @NAMES

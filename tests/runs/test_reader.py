@@ -14,7 +14,15 @@ from run_builder import build_run, record_again
 from mathse.__main__ import main
 from mathse.errors import DataError, RunError
 from mathse.runs import layout, reader
-from mathse.runs.reader import FinishedStage, last_change, read_run, read_stage, read_stages, run_above, runs_below
+from mathse.runs.reader import (
+    FinishedStage,
+    find_last_change,
+    find_run_above,
+    find_runs,
+    read_run,
+    read_stage,
+    read_stages,
+)
 from mathse.runs.store import read_json, read_jsonl, write_json
 from mathse.types import ReasoningPath, Verdict
 
@@ -89,10 +97,10 @@ def test_a_run_under_way_is_read_as_far_as_its_finished_stages(tmp_path: Path, l
 def test_runs_are_found_below_and_above_a_path(tmp_path: Path) -> None:
     one, two = (build_run(tmp_path / name, size=12, stop_after="base") for name in ("a/one", "two"))
     (tmp_path / "link").symlink_to(two)
-    assert runs_below([tmp_path, two]) == [one, two]
-    assert run_above(one / "base" / "train.jsonl") == one.resolve() and run_above(tmp_path) is None
+    assert find_runs([tmp_path, two]) == [one, two]
+    assert find_run_above(one / "base" / "train.jsonl") == one.resolve() and find_run_above(tmp_path) is None
     os.utime(two / "run.json", (0, 0))
-    assert last_change(two) == (two / "base" / "stage.json").stat().st_mtime
+    assert find_last_change(two) == (two / "base" / "stage.json").stat().st_mtime
 
 
 # --- what it refuses --------------------------------------------------------------------------------------------------
@@ -158,7 +166,7 @@ def test_a_file_that_was_edited_is_named_however_it_is_read(read: str, old_run: 
 def test_a_file_that_the_stage_did_not_make_is_named(old_run: OldRun) -> None:
     stage = stage_of(old_run("random"), "base")
     shutil.copy(stage.folder.parent / "distill" / "verdicts.jsonl", stage.folder)
-    with pytest.raises(RunError, match=r"base/verdicts\.jsonl is no file of the stage: stage\.json beside it does not"):
+    with pytest.raises(RunError, match=r"base/verdicts\.jsonl is no file of the stage: its stage\.json does not"):
         list(stage.rows("verdicts.jsonl"))
     assert main(["report", str(stage.folder.parent)]) == 1
 

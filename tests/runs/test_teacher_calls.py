@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mathse.runs.reader import FinishedStage, read_run
-from mathse.runs.teacher_calls import ASKED, calls_until
+from mathse.runs.teacher_calls import ASKED, count_calls_until
 
 WORLD = {"data._target_": "mathse.world.SyntheticData"}
 REFLECTED = {"judge.name": "orm", "evolution.reflect.writer": "teacher", "evolution.reflect.feedback": "orm"}
@@ -40,7 +40,9 @@ def run_of(reflection: dict[str, Any] | None = None, orm: FinishedStage | None =
 
 
 def test_calls_add_up_along_the_stages_that_one_was_made_from() -> None:
-    calls = [calls_until(name, run_of()) for name in ("base", "orm", "distill", "round_01", "reflection", "final")]
+    calls = [
+        count_calls_until(name, run_of()) for name in ("base", "orm", "distill", "round_01", "reflection", "final")
+    ]
     assert calls == [0, 0, 40, 40, 70, 70]
 
 
@@ -57,18 +59,18 @@ def test_calls_add_up_along_the_stages_that_one_was_made_from() -> None:
 def test_of_an_earlier_version_s_reflection_they_are_told_from_its_settings(
     settings: dict[str, str], calls: int | None
 ) -> None:
-    assert calls_until("final", run_of(settings)) == calls
+    assert count_calls_until("final", run_of(settings)) == calls
 
 
 def test_what_a_stage_recorded_counts() -> None:
     annotated = stage("orm", ("base",), config={"data._target_": "my.Data"}, summary={ASKED: 500})
-    assert calls_until("final", run_of(orm=annotated)) == 570
+    assert count_calls_until("final", run_of(orm=annotated)) == 570
 
 
 def test_they_are_unknown_where_a_stage_does_not_tell_or_is_gone() -> None:
     unknown = stage("orm", ("base",), config={"data._target_": "my.Data"})
-    assert calls_until("final", run_of(orm=unknown)) is None
-    assert calls_until("distill", [s for s in run_of() if s.name != "orm"]) is None
+    assert count_calls_until("final", run_of(orm=unknown)) is None
+    assert count_calls_until("distill", [s for s in run_of() if s.name != "orm"]) is None
 
 
 def test_an_earlier_version_s_run_has_them_in_its_rows(old_run: Any) -> None:

@@ -15,7 +15,7 @@ from mathse.runs.store import sha256_file
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, dict[str, object]]]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(manifest, "HASHED_BYTES", 100)
+    monkeypatch.setattr(manifest, "MAX_HASHED_BYTES", 100)
     weights = tmp_path / "orm" / "model.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(bytes(1000))

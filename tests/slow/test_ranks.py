@@ -169,7 +169,7 @@ def test_a_rank_that_is_lost_is_started_again_and_the_run_ends_in_the_same_bytes
     os.kill(started[which], sent)
     said, _ = process.communicate(timeout=STUCK)
     assert process.returncode == 0, said
-    assert f"rank {which} {end}; all ranks start again and go on from the run folder (restart 1 of 3)" in said
+    assert f"rank {which} {end}; all ranks start again and continue from the run folder (restart 1 of 3)" in said
     assert "Traceback" not in said and not any(Path(f"/proc/{pid}").exists() for pid in started)
     assert contents(folder) == contents(longer)
 
@@ -182,13 +182,13 @@ def test_a_run_goes_on_with_one_rank_where_two_began_it_and_says_what_that_chang
     process.communicate()
     wait_until_gone(started)
     said = run("train.py", *EXACT, "trainer=cpu", *MANY, f"hydra.run.dir={tmp_path / 'run'}")
-    assert "goes on with 1 rank: the fits that 2 ranks (ddp) made stay (orm/student_8, orm/solver, orm)" in said
-    assert "the fit of distill, begun by 2 ranks (ddp), goes on from its resume point" in said
+    assert "continues with 1 rank: trainings by 2 ranks (ddp) stay (orm/student_8, orm/solver, orm)" in said
+    assert "the training of distill by 2 ranks (ddp) continues from its resume point" in said
     records = {stage: read_json(tmp_path / "run" / stage / "stage.json")["config"] for stage in STAGES}
     devices = {stage: record.get("trainer.devices") for stage, record in records.items()}
     by_two = dict.fromkeys(("orm/student_8", "orm/solver", "orm"), 2)
     assert devices == {"base": None, **by_two, "distill": "2, then 1", "round_01": 1, "final": 1}
-    assert any("goes on with 1 rank" in note for note in read_json(tmp_path / "run" / "summary.json")["notes"])
+    assert any("continues with 1 rank" in note for note in read_json(tmp_path / "run" / "summary.json")["notes"])
 
 
 KILLS = 10
@@ -231,7 +231,7 @@ def test_ctrl_c_ends_both_ranks_with_one_sentence(tmp_path: Path) -> None:
     started = ranks_of(process)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=STUCK)
-    assert process.returncode == 130 and said.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert process.returncode == 130 and said.splitlines()[-1] == "stopped; the same command continues from here"
     assert "Traceback" not in said and not any(Path(f"/proc/{pid}").exists() for pid in started)
 
 

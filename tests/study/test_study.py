@@ -1,4 +1,4 @@
-"""python -m mathse study: its figures, and what it refuses."""
+"""python -m mathse study: its figures and its errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mathse.config.options import look_in
 from mathse.config.sections import plain
 from mathse.errors import ConfigError, DataError, RunError
 from mathse.reporting.charts import LETTER_WIDTH, Point, means, means_by_cost
+from mathse.reporting.study import draw_picture
 from mathse.reporting.study import main as study
-from mathse.reporting.study import picture
 from mathse.reporting.study.collect import PairedDifference, collect
 from mathse.reporting.study.design import EXPERIMENTS, read_design
 from mathse.reporting.study.readme import BEGIN, END, difference_text
@@ -50,12 +50,14 @@ def final_accuracy(runs: Path, variant: str, seed: int) -> float:
     return float(summary["stages"][-1]["accuracy"])
 
 
-def test_the_readme_is_begun_with_table_and_picture_and_later_only_its_block_changes(runs, tmp_path, capsys):
+def test_a_new_readme_has_table_picture_and_headings_and_later_only_its_block_changes(runs, tmp_path, capsys):
     arguments = ["table3_reflection", "--runs", str(runs), "--out", str(tmp_path)]
     assert study(arguments) == 0
     printed, readme = capsys.readouterr().out.strip(), tmp_path / "README.md"
     assert printed in readme.read_text() and "![table3_reflection](result.svg)" in readme.read_text()
     assert (tmp_path / "result.svg").read_text().startswith("<svg")
+    headings = [line for line in readme.read_text().splitlines() if line.startswith("## ")]
+    assert headings == ["## Results", "## Conclusions and limits"]
     readme.write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\n\nMy words.\n")
     assert study(arguments) == 0
     text = readme.read_text()
@@ -186,7 +188,7 @@ def test_the_command_has_what_all_runs_were_given_besides_their_variant_s_file(t
     printed = capsys.readouterr().out
     besides = "seed=1 data.pool=40 'orm.students=[60]' sft.max_steps=3"
     assert f"python train.py -m '+experiment/table5_orm=glob(*)' {besides}\n" in printed
-    assert "`generator.top_p`" in printed  # one variant's own stands in the table of what differs
+    assert "`generator.top_p`" in printed  # a setting of one variant is in the table of settings
 
 
 def test_stages_are_rows_where_the_study_says_so(runs, tmp_path, capsys):
@@ -233,7 +235,7 @@ def test_a_difference_is_that_of_the_figures_shown_beside_it(runs, tmp_path, cap
 
 @pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*/results.json")), ids=lambda file: file.parent.name)
 def test_the_picture_of_a_study_here_is_drawn_from_its_results(file):
-    drawn = picture(read_design(file.parent.name, file.parent), read_json(file))
+    drawn = draw_picture(read_design(file.parent.name, file.parent), read_json(file))
     again = f"out of date; run: python -m mathse study {file.parent.name} --redraw"
     assert (file.parent / "result.svg").read_text(encoding="utf-8") == drawn, again
 

@@ -1,14 +1,15 @@
-"""Problems with right and wrong paths, from whatever files -> problems, training rows and labelled paths of our own.
+"""Write problems with right and wrong paths as files for ``data=jsonl``, ``sft.train`` and ``orm.train``.
 
-A reader (``official_records``, ``preferences``) gives ``Exchange``s, as often as it is asked; they become a folder:
+A reader (``official``, ``preferences``) yields ``Exchange`` records, from the first record at each call. They are
+written to a folder:
 
-problems.jsonl     the problems (data=jsonl). The answer is the record's own; else the one that an accepted path comes
-                   to, and then "answer_from": "path" stands beside it
+problems.jsonl     the problems (data=jsonl). The answer is that of the record, otherwise that of an accepted path, with
+                   "answer_from": "path"
 train.jsonl        accepted paths (sft.train)
 orm_train.jsonl    all paths, right and wrong, as {"path", "verdict"} (orm.train)
-orm_held.jsonl     the same of a tenth of the problems, which orm_train.jsonl has no paths of (orm.held)
-images/            the pictures, by content
-bad_rows.jsonl     records that make no row: {"file", "line", "id", "reason"}
+orm_held.jsonl     the same of a tenth of the problems, without paths in orm_train.jsonl (orm.held)
+images/            the pictures, named by their content
+bad_rows.jsonl     records without a row: {"file", "line", "id", "reason"}
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from mathse.config.program import program
-from mathse.data.json_records import BadRow, JsonRecord
+from mathse.data.json_records import BadRow, JsonRecord, kind
 from mathse.data.readers.base import content_id, make_row
 from mathse.data.row_validation import ImageChecks, path_inside, validate
 from mathse.errors import DataError
@@ -32,53 +33,63 @@ from mathse.scoring.answers import choice_index, extract_answer
 from mathse.seeds import derive
 from mathse.types import Lineage, Origin, ReasoningPath, Verdict
 
-HELD = 10  # one problem in so many is for measuring an ORM
+HELD_OUT_EVERY = 10  # one problem in 10 measures the ORM
+MEDIA_KEYS = ("media", "images", "image")  # keys of a record's pictures
 
 
-class Picture(NamedTuple):
-    """A file below the root: its path there, and the name that its content gives it."""
+class SourcePicture(NamedTuple):
+    """A picture file: its path below ``root``, and its name by content in the written folder."""
 
     root: Path
     path: str
     name: str
 
 
-class Pictures:
-    """Finds the pictures that records name, each looked at once."""
+class PictureFinder:
+    """Finds the pictures of records. Each file is hashed once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Path, str], Picture] = {}
+        self._known: dict[tuple[Path, str], SourcePicture] = {}
 
-    def find(self, ref: str, root: Path) -> Picture:
-        """The file of a picture. Of an absolute path, which is another machine's, the end is looked for.
+    def find(self, ref: str, root: Path) -> SourcePicture:
+        """Find the file of a picture below ``root``.
 
-        Raises BadRow where it is nowhere below the root.
+        An absolute path comes from another machine: its last parts are searched. Raises BadRow for a missing file.
         """
         if (known := self._known.get((root, ref))) is not None:
             return known
         parts = PurePosixPath(ref.removeprefix("./")).parts
         starts: Iterable[int] = range(1, len(parts)) if PurePosixPath(ref).is_absolute() else (0,)
+        # The longest end of the path that is a file below the root.
         for start in starts:
             path = Path(path_inside("/".join(parts[start:]), root))
             if path.is_file():
                 relative = path.relative_to(root.resolve()).as_posix()
-                picture = Picture(root, relative, sha256_file(path)[:24] + path.suffix.lower())
+                picture = SourcePicture(root, relative, sha256_file(path)[:24] + path.suffix.lower())
                 return self._known.setdefault((root, ref), picture)
-        raise BadRow(f"image {ref!r:.80}: not below {root}; copy it there, or say where it is with --images DIR")
+        raise BadRow(f"image {ref!r:.80}: not below {root}; copy it there, or pass its folder with --images DIR")
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """A record as read. ``accepted`` and ``wrong`` are texts of paths, ``analysis`` says why the second is wrong;
-    ``revised``: the first is a revision of the second."""
+    """A record as read.
+
+    Attributes:
+        set: the prefix of its ids.
+        kind: the kind of the record, which its paths have as their stage.
+        accepted: text of a right path.
+        wrong: text of a wrong path.
+        analysis: the error analysis of the wrong path.
+        revised: whether the right path is a revision of the wrong path.
+    """
 
     file: Path
     line: int
-    set: str  # what ids begin with
+    set: str
     kind: str
     question: str
     choices: tuple[str, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[SourcePicture, ...]
     answer: str | None
     accepted: str | None
     wrong: str | None
@@ -88,43 +99,62 @@ class Exchange:
 
     @property
     def problem_id(self) -> str:
-        """By what is asked about which pictures, so that the records of one problem find each other."""
+        """The id by question and pictures, so that the records of one problem share it."""
         return f"{self.set}/{content_id(self.question, [picture.name for picture in self.pictures])}"
 
 
 class Exchanges(Protocol):
-    """``writer``: who wrote the paths, as a lineage says it."""
+    """A reader of records. ``writer``: the writer of the paths, as in their lineage."""
 
     writer: str
 
     def entries(self, bad: list[dict[str, object]] | None = None) -> Iterator[Exchange]:
-        """All records that say something, from the first on at each call; the others are added to ``bad``, a row of
-        bad_rows.jsonl each."""
+        """Yield all usable records, from the first at each call. Rows of bad_rows.jsonl are added to ``bad``."""
         ...
 
 
-def bad_row(file: Path, line: int, name: str | None, reason: object) -> dict[str, object]:
+def make_bad_row(file: Path, line: int, name: str | None, reason: object) -> dict[str, object]:
     return {"file": str(file), "line": line, "id": name, "reason": str(reason)}
 
 
-def write(exchanges: Exchanges, out: Path, marker: str) -> dict[str, int]:
-    """Write ``out`` whole; how many rows each of its files holds.
+def read_optional_text(values: Mapping[str, Any], name: str) -> str | None:
+    """Return the text of a key, or None if it is missing or empty. Raises BadRow for another type."""
+    value = values.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadRow(f'"{name}" is text, got {kind(value)}; correct the record')
+    return value if value and value.strip() else None
 
-    The records are read several times, so that only ids and answers are held in memory. Raises DataError where no
-    record makes a problem.
+
+def read_picture_refs(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the paths of a record's pictures: one, several, or none. Raises BadRow for other values."""
+    name = next((name for name in MEDIA_KEYS if values.get(name) not in (None, "")), MEDIA_KEYS[0])
+    value = values.get(name) or []
+    refs = value if isinstance(value, list) else [value]
+    for ref in refs:
+        if not isinstance(ref, str) or not ref.strip():
+            raise BadRow(f'"{name}" is paths of pictures, got {kind(ref)}; correct the record')
+    return tuple(refs)
+
+
+def write_folder(exchanges: Exchanges, out: Path, marker: str) -> dict[str, int]:
+    """Write the folder ``out`` in one piece. Returns the number of rows by file.
+
+    The records are read several times, so that memory has only ids and answers. Raises DataError if no record makes a
+    problem.
     """
-    writing = _Writing(exchanges)
+    rows = _RowMaker(exchanges)
     counts: dict[str, int] = {}
 
     def fill(folder: Path) -> dict[str, Any]:
-        counts["problems"] = write_jsonl(folder / "problems.jsonl", writing.problems(folder))
-        if not writing.known:
-            first = writing.bad[0] if writing.bad else {"file": out, "reason": "there are no rows"}
+        counts["problems"] = write_jsonl(folder / "problems.jsonl", rows.make_problems(folder))
+        # Without a problem there is nothing to train on: report the first bad record.
+        if not rows.known:
+            first = rows.bad[0] if rows.bad else {"file": out, "reason": "there are no rows"}
             raise DataError(f"{first['file']}: no record makes a problem: {first['reason']}")
-        counts["train"] = write_jsonl(folder / "train.jsonl", writing.accepted())
+        counts["train"] = write_jsonl(folder / "train.jsonl", rows.make_training_paths())
         for name, held in (("orm_train", False), ("orm_held", True)):
-            counts[name] = write_jsonl(folder / f"{name}.jsonl", writing.labelled(held))
-        counts["bad_rows"] = write_jsonl(folder / "bad_rows.jsonl", writing.bad)
+            counts[name] = write_jsonl(folder / f"{name}.jsonl", rows.make_labelled_paths(held))
+        counts["bad_rows"] = write_jsonl(folder / "bad_rows.jsonl", rows.bad)
         return dict(counts)
 
     publish(out, marker, fill)
@@ -134,27 +164,32 @@ def write(exchanges: Exchanges, out: Path, marker: str) -> dict[str, int]:
 Convert = Callable[[Sequence[Path], Path, Path | None], dict[str, int]]
 
 
-def command_line(argv: Sequence[str], verb: str, files: str, description: str, convert: Convert) -> int:
-    """``convert-data VERB FILE ... --out DIR``: converts, prints what was written and the commands that train on it."""
-    parser = argparse.ArgumentParser(prog=program(f"convert-data {verb}"), description=description)
+def run_command(argv: Sequence[str], name: str, files: str, description: str, convert: Convert) -> int:
+    """Run ``convert-data NAME FILE ... --out DIR``: convert, print the counts and the commands that train on them."""
+    parser = argparse.ArgumentParser(prog=program(f"convert-data {name}"), description=description)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=files)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
     parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="where paths of pictures start (default: each file's)"
+        "--images", type=Path, metavar="DIR", help="the folder of the pictures' paths (default: that of each file)"
     )
     arguments = parser.parse_args(argv)
     out: Path = arguments.out
     counts = convert(arguments.files, out, arguments.images)
-    print(f"{out}: {', '.join(f'{rows:,} {name}' for name, rows in counts.items())}")
+    print(f"{out}: {', '.join(f'{rows:,} {file}' for file, rows in counts.items())}")
     data = f"data=jsonl data.path={out}/problems.jsonl"
     print(f"python train.py task=sft {data} sft.train={out}/train.jsonl data.test_path=FILE")
     print(f"python train.py task=orm {data} orm.train={out}/orm_train.jsonl orm.held={out}/orm_held.jsonl")
-    print("without data.test_path the test split is a share of these problems, which train.jsonl has paths for")
+    print("without data.test_path the test split is a share of these problems, and train.jsonl has paths for them")
     return 0
 
 
-class _Writing:
-    """``known``: ids of the problems written; ``bad``: records that make none, and so no path either."""
+class _RowMaker:
+    """Makes the rows of all files.
+
+    Attributes:
+        known: ids of the written problems.
+        bad: records without a problem, and therefore without a path.
+    """
 
     def __init__(self, exchanges: Exchanges) -> None:
         self.exchanges, self.writer = exchanges, exchanges.writer
@@ -162,9 +197,9 @@ class _Writing:
         self.bad: list[dict[str, object]] = []
         self.images = ImageChecks()
 
-    def problems(self, folder: Path) -> Iterator[dict[str, Any]]:
-        """A row a problem, the pictures of which are copied below ``folder``."""
-        # By problem: the answer that a record gives, and the one that the first accepted path comes to.
+    def make_problems(self, folder: Path) -> Iterator[dict[str, Any]]:
+        """Yield one row per problem, and copy its pictures below ``folder``."""
+        # By problem: the answer in a record, and the answer of the first accepted path.
         stated: dict[str, str] = {}
         reached: dict[str, str] = {}
         for entry in self.exchanges.entries():
@@ -177,24 +212,26 @@ class _Writing:
             if name in self.known:
                 continue
             try:
-                row = _row(entry, stated.get(name, reached.get(name)))
+                row = _make_row(entry, stated.get(name, reached.get(name)))
                 self._check(row, entry)
             except BadRow as error:
-                self.bad.append(bad_row(entry.file, entry.line, name, error))
+                self.bad.append(make_bad_row(entry.file, entry.line, name, error))
                 continue
             self.known.add(name)
-            pictures = [_copied(picture, folder) for picture in entry.pictures]
+            pictures = [_copy_picture(picture, folder) for picture in entry.pictures]
             yield row | {"images": pictures} | ({} if name in stated else {"answer_from": "path"})
 
-    def accepted(self) -> Iterator[ReasoningPath]:
-        for entry, number in self._numbered():
+    def make_training_paths(self) -> Iterator[ReasoningPath]:
+        """Yield the accepted paths of known problems."""
+        for entry, number in self._number_exchanges():
             if entry.accepted is not None:
                 yield self._path(entry, number)
 
-    def labelled(self, held: bool) -> Iterator[dict[str, Any]]:
-        """Paths of the ``held`` problems or of the others, each with its verdict."""
-        for entry, number in self._numbered():
-            if (derive(0, "held", entry.problem_id) % HELD == 0) is not held:
+    def make_labelled_paths(self, held: bool) -> Iterator[dict[str, Any]]:
+        """Yield the paths of the ``held`` problems, or of the others, each with its verdict."""
+        for entry, number in self._number_exchanges():
+            # A hash of the problem's id decides, so all paths of a problem are on the same side.
+            if (derive(0, "held", entry.problem_id) % HELD_OUT_EVERY == 0) is not held:
                 continue
             if entry.accepted is not None:
                 path = self._path(entry, number)
@@ -207,7 +244,7 @@ class _Writing:
                 yield {"path": path, "verdict": verdict}
 
     def _path(self, entry: Exchange, number: int) -> ReasoningPath:
-        """The accepted path."""
+        """Return the accepted path of an exchange."""
         origin: Origin = "reflection" if entry.revised else "student"
         parent = _draft_id(entry, number) if entry.revised and entry.wrong is not None else None
         lineage = Lineage(origin, entry.kind, self.writer, parent=parent)
@@ -215,8 +252,8 @@ class _Writing:
             f"{entry.kind}/{entry.problem_id}/{number}", entry.problem_id, str(entry.accepted), lineage
         )
 
-    def _numbered(self) -> Iterator[tuple[Exchange, int]]:
-        """Entries of known problems, each with its number among those of its kind and problem."""
+    def _number_exchanges(self) -> Iterator[tuple[Exchange, int]]:
+        """Yield the exchanges of known problems, each with its number within its kind and problem."""
         seen: Counter[tuple[str, str]] = Counter()
         for entry in self.exchanges.entries():
             if entry.problem_id in self.known:
@@ -225,7 +262,7 @@ class _Writing:
                 seen[key] += 1
 
     def _check(self, row: dict[str, Any], entry: Exchange) -> None:
-        """Raises BadRow for what ``data=jsonl`` would not take, before a picture is copied."""
+        """Raise BadRow for a row that ``data=jsonl`` would refuse, before a picture is copied."""
         root = entry.pictures[0].root if entry.pictures else entry.file.parent
         values = row | {"images": [picture.path for picture in entry.pictures]}
         row_read = validate(JsonRecord(entry.line, values), str(entry.file), root, self.images, entry.file.name)
@@ -233,18 +270,19 @@ class _Writing:
             raise BadRow(row_read.reason)
 
 
-def _row(entry: Exchange, answer: str | None) -> dict[str, Any]:
-    """Raises BadRow without an answer."""
+def _make_row(entry: Exchange, answer: str | None) -> dict[str, Any]:
+    """Return the row of a problem. Raises BadRow without an answer."""
     if answer is None:
         raise BadRow('no reference answer: no "answer", and no accepted path of this problem; add an "answer"')
     question, choices = entry.question, entry.choices
     if choices and choice_index(answer, choices) is None:
         listed = "\n".join(f"({chr(ord('A') + k)}) {choice}" for k, choice in enumerate(choices))
-        question, choices = f"{question}\n{listed}", ()  # an answer of another form: the list is text
+        # The answer is none of the choices, so their list becomes part of the question.
+        question, choices = f"{question}\n{listed}", ()
     return make_row(entry.set, None, question, answer, choices=choices) | {"id": entry.problem_id}
 
 
-def _copied(picture: Picture, folder: Path) -> str:
+def _copy_picture(picture: SourcePicture, folder: Path) -> str:
     target = folder / "images" / picture.name[:2] / picture.name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,21 @@
-"""``mathse data check OVERRIDES``: what ``mathse train`` with these overrides would learn from, before any training.
+"""``mathse data check OVERRIDES``: check the training data of ``mathse train OVERRIDES``, before any training.
 
     mathse data check data=jsonl data.path=FILE backbone=qwen2vl hydra.run.dir=check
 
-Every row is read, every picture decoded, every prompt measured by the chosen backbone. Written into hydra.run.dir:
+Every row is read, every picture decoded, and every prompt measured by the chosen backbone. The results are in
+hydra.run.dir:
 
     bad_rows.jsonl     the rows that cannot be used: {"file", "line", "id", "reason"}
-    warnings.jsonl     rows to look at, which are used: repeated ones, answers that contradict each other
-    decontamination.jsonl   with decontaminate.against: the rows that are in a benchmark
+    warnings.jsonl     used rows to look at: repeated rows, answers that contradict each other
+    decontamination.jsonl   with decontaminate.against: rows of a benchmark
     data_check.json    "rows" = "used" + "listed", and counts by source, language, answer, length, picture size
-    data_check.html    all of it as a page, with samples
+    data_check.html    all results as a page, with samples
 
-``data.on_bad_row=error`` (the default) ends in an error that names file and line where there is a bad row; ``skip``
-does not. A prompt too long for the backbone is listed and never an error, as in a run. Of a backbone only what writes
-its prompts is opened, no weight (tiny, cogvlm2 and families of your own: the whole of it); where it is not here, all
-else is checked and that is said. No teacher takes part, so none has to go with the data. A class that is no option of
-MathSE's is imported only where the environment variable MATHSE_TRUST names it.
+With ``data.on_bad_row=error`` (the default) a bad row ends the command with an error that names file and line; with
+``skip`` it does not. A prompt too long for the backbone is listed and never an error, as in a run. The check opens only
+the part of a backbone that writes its prompts, and no weight (tiny, cogvlm2 and your own families: the whole backbone).
+If the backbone is not on this machine, everything else is checked, and a note says so. The check needs no teacher. A
+class that is not an option of MathSE is imported only if the environment variable MATHSE_TRUST names it.
 """
 
 from __future__ import annotations
@@ -34,22 +35,26 @@ from mathse.errors import DataError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit code; a DataError where a row is bad and that is an error."""
-    parser = argparse.ArgumentParser(prog=program("data"), description="Look at data before training on it")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    checking = verbs.add_parser("check", help="read all of the training data, and write what was found")
+    """Run the subcommand and return its exit code. Raises DataError for a bad row if data.on_bad_row=error."""
+    parser = argparse.ArgumentParser(prog=program("data"), description="Look at data before training on it.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    checking = actions.add_parser("check", help="read all training data, and write the results")
     checking.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=jsonl data.path=FILE")
-    checking.add_argument(FLAG, metavar="DIR", help="a folder of your own options, laid out as conf/ is")
-    hashing = verbs.add_parser("hashes", help="a hash list of a benchmark's questions, to keep them out of training")
+    checking.add_argument(FLAG, metavar="DIR", help="a folder of your own options, with the structure of conf/")
+    hashing = actions.add_parser(
+        "hashes", help="write a hash list of a benchmark's questions, to keep them out of training"
+    )
     hashing.add_argument("benchmark", type=Path, metavar="FILE", help="its problems: JSON or JSONL")
     hashing.add_argument("list", type=Path, metavar="LIST.txt", help="the list to write")
     arguments = parser.parse_args(argv)
-    if arguments.verb == "hashes":
+    if arguments.action == "hashes":
         return _write_hashes(arguments.benchmark, arguments.list)
     look_in(arguments.config_dir)
     with only_looking():
-        config, folder = train_config(arguments.overrides, but=(teacher_can_solve_the_data,))  # no teacher takes part
-        from mathse.commands.data_check.check import check  # here: it loads torch, a wrong setting is refused before
+        config, folder = train_config(
+            arguments.overrides, but=(teacher_can_solve_the_data,)
+        )  # the check needs no teacher
+        from mathse.commands.data_check.check import check  # loads torch, after the settings have been checked
 
         bad_rows = check(config, folder)
     if bad_rows is not None:

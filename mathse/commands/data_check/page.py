@@ -1,4 +1,4 @@
-"""data_check.html: the result of a check as one page; ``page.html.j2`` has its sections and sentences."""
+"""data_check.html: the results of a check as one page. ``page.html.j2`` has its sections and sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mathse.config.parse import flatten
 from mathse.config.schema import TrainConfig
 from mathse.data.images import png_bytes
 from mathse.errors import MathSEError
-from mathse.reporting.charts import Bar, Part, bars
+from mathse.reporting.charts import Bar, BarPart, bars
 from mathse.reporting.pages import MAX_TABLE_ROWS, render
 from mathse.reporting.report.listing import png_size
 from mathse.types import Problem
@@ -24,20 +24,20 @@ GROUPS = {
     "by_pictures": "pictures a row",
 }
 SPREADS = {"question_length": "characters of the question", "picture_side": "long side of a picture, pixels"}
-PICTURE_BUDGET = 1_500_000  # bytes of pictures in a page; later pictures are named, not shown
+MAX_PICTURE_BYTES = 1_500_000  # of all pictures on a page; further pictures are named, not shown
 
 
-def page(
+def render_page(
     config: TrainConfig,
     figures: Mapping[str, Any],
     bad: Sequence[Mapping[str, object]],
     warnings: Sequence[Mapping[str, Any]],
     samples: Sequence[Problem],
 ) -> str:
-    """Return the page: counts, rows listed and to look at, samples, settings."""
+    """Return the page as HTML: counts, listed rows, rows to look at, samples, settings."""
     parts = [
-        Part("used", figures["used"], f"{figures['used']:,}", "accent"),
-        Part("listed", figures["listed"], f"{figures['listed']:,}", "signal"),
+        BarPart("used", figures["used"], f"{figures['used']:,}", "accent"),
+        BarPart("listed", figures["listed"], f"{figures['listed']:,}", "signal"),
     ]
     counts = []
     for key, name in GROUPS.items():
@@ -50,16 +50,16 @@ def page(
         if spread["least"] is not None:
             ends = {end: f"{spread[end]:,}" for end in ("least", "median", "greatest")}
             spreads.append({"what": name, **ends})
-        shown = [Bar(f"≤ {end}", [Part(name, n, f"{n:,}", "accent-2")]) for end, n in spread["up_to"].items()]
+        shown = [Bar(f"≤ {end}", [BarPart(name, n, f"{n:,}", "accent-2")]) for end, n in spread["up_to"].items()]
         spread_bars.append(partial(bars, shown, name))
 
     listed = []
     for row in bad[:MAX_TABLE_ROWS]:
         listed.append({"where": f"{row['file']}:{row['line']}", "id": row["id"] or "", "reason": row["reason"]})
     looked_at = []
-    for found in warnings[:MAX_TABLE_ROWS]:
-        place, kinds = f"{found['file']}:{found['line']}", ", ".join(found["by"])
-        looked_at.append({"where": place, "id": found["id"], "what": kinds, "with": _about(found)})
+    for warning in warnings[:MAX_TABLE_ROWS]:
+        location, kinds = f"{warning['file']}:{warning['line']}", ", ".join(warning["by"])
+        looked_at.append({"where": location, "id": warning["id"], "what": kinds, "with": _describe_warning(warning)})
     settings = flatten({"data": config.data, "decontaminate": config.decontaminate})
     return render(
         "commands/data_check/page.html.j2",
@@ -81,16 +81,19 @@ def page(
     )
 
 
-def _about(row: Mapping[str, Any]) -> str:
+def _describe_warning(row: Mapping[str, Any]) -> str:
     if "said" in row:
         return str(row["said"])
-    weak = "" if row["counts"] or row["by"] == ["duplicate"] else " (the question does not tell which problem it is)"
+    weak = "" if row["counts"] or row["by"] == ["duplicate"] else " (the question does not identify the problem)"
     return f"{row['against_id']} in {row['against']}, {row['similarity']:.2f}{weak}"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the page as a symbol that cards refer to; without a symbol, why it is ``missing``."""
+class PagePicture:
+    """A picture of the page as an SVG symbol, to which cards refer.
+
+    Without a symbol, ``missing`` and ``reason`` have the cause.
+    """
 
     symbol: str = ""
     width: int = 0  # px
@@ -102,29 +105,29 @@ class Picture:
 
 @dataclass
 class PagePictures:
-    """Each picture of the page once. ``budget``: bytes of pictures that still fit."""
+    """Stores each picture of the page once. ``budget``: bytes left for pictures."""
 
     image_png: Callable[[str], bytes]
-    budget: int = PICTURE_BUDGET
-    known: dict[str, Picture] = field(default_factory=dict)  # by reference
+    budget: int = MAX_PICTURE_BYTES
+    known: dict[str, PagePicture] = field(default_factory=dict)  # by reference
 
     @property
-    def stored(self) -> list[Picture]:
+    def stored(self) -> list[PagePicture]:
         return [picture for picture in self.known.values() if picture.symbol]
 
-    def show(self, reference: str) -> Picture:
-        """Return the picture, and store it at its first call."""
+    def show(self, reference: str) -> PagePicture:
+        """Return a picture. The first call for a reference stores it."""
         if reference not in self.known:
             self.known[reference] = self._read(reference)
         return self.known[reference]
 
-    def _read(self, reference: str) -> Picture:
+    def _read(self, reference: str) -> PagePicture:
         try:
             png = self.image_png(reference)
             width, height = png_size(png)
         except (MathSEError, OSError, ValueError) as e:
-            return Picture(missing="picture not available", reason=str(e))
+            return PagePicture(missing="picture not available", reason=str(e))
         if len(png) > self.budget:
-            return Picture(missing="picture left out, to keep this page small", reason=reference)
+            return PagePicture(missing="picture left out, to keep this page small", reason=reference)
         self.budget -= len(png)
-        return Picture(f"pic{len(self.stored)}", width, height, base64.b64encode(png).decode("ascii"))
+        return PagePicture(f"pic{len(self.stored)}", width, height, base64.b64encode(png).decode("ascii"))

@@ -1,7 +1,7 @@
-"""A LoRA adapter that leaves its run: which files it is, and what it goes on.
+"""An exported LoRA adapter: its files and its base.
 
-In a run an adapter names its base by a path from its own folder. Elsewhere that path leads nowhere, so an exported one
-names the published model, or nothing where its base has never been published.
+In a run an adapter names its base by a relative path, which is wrong in any other folder. An exported adapter names the
+published model instead, or no base if its base was never published.
 """
 
 from __future__ import annotations
@@ -20,39 +20,49 @@ BASE = "base_model_name_or_path"  # peft's own key
 
 
 class AdapterBase(NamedTuple):
-    """``hub``: the published model that an adapter goes on, None where it is none; ``stage``: the stage of the run
-    whose student it goes on instead."""
+    """The base of an adapter.
+
+    Attributes:
+        hub: id of the published model; None if the base was not published.
+        stage: the stage of the run whose student is the base instead.
+    """
 
     hub: str | None
     stage: str | None = None
 
 
-def base_of(run: Run, stage: str) -> AdapterBase:
-    """What the adapter of a finished stage goes on."""
+def find_base(run: Run, stage: str) -> AdapterBase:
+    """Return the base of a finished stage's adapter."""
     finished = run.stage(stage)
     config = (finished.json(f"{CHECKPOINT}/{ADAPTER}/{CONFIG}") if finished else None) or {}
-    # The folder of the base as seen from the run's: "round_01/checkpoint", or one outside the run.
+    # The folder of the base relative to the run: "round_01/checkpoint", or a folder outside the run.
     base = Path(os.path.normpath(Path(stage, CHECKPOINT, ADAPTER, str(config.get(BASE)))))
     inside = next((s.name for s in run.stages if base == Path(s.name, CHECKPOINT)), "base")
-    of_the_orm = stage in ORM_STAGES
-    backbone = (run.config["orm"].get("backbone") if of_the_orm else None) or run.config["backbone"]
-    return AdapterBase(hub_id(backbone)) if inside == "base" else AdapterBase(None, inside)
+    # The base is a stage of this run, or the model from which the run started.
+    is_orm = stage in ORM_STAGES
+    backbone = (run.config["orm"].get("backbone") if is_orm else None) or run.config["backbone"]
+    return AdapterBase(read_hub_id(backbone)) if inside == "base" else AdapterBase(None, inside)
 
 
 def name_base(folder: Path, run: Run, stage: FinishedStage) -> None:
-    """Let the adapter in ``folder`` name its base as anybody can find it."""
-    config = {**read_json(folder / CONFIG), BASE: base_of(run, stage.name).hub}
+    """Write the published base into the adapter in ``folder``."""
+    config = {**read_json(folder / CONFIG), BASE: find_base(run, stage.name).hub}
     write_json(folder / CONFIG, config)
 
 
-def adapter_weights(run: Run, stage: str) -> dict[str, str]:
-    """SHA-256 of the adapter's files of weights, by their names."""
+def hash_adapter(run: Run, stage: str) -> dict[str, str]:
+    """Return the SHA-256 of the adapter's weight files, by name."""
     finished = run.stage(stage)
-    files = {} if finished is None else {Path(name): sha for name, sha in finished.sha256.items()}
-    return {f.name: sha for f, sha in files.items() if f.parent == Path(CHECKPOINT, ADAPTER) and f.suffix in WEIGHTS}
+    hashes: dict[str, str] = {}
+    for name, sha256 in finished.sha256.items() if finished else ():
+        file = Path(name)
+        if file.parent == Path(CHECKPOINT, ADAPTER) and file.suffix in WEIGHTS:
+            hashes[file.name] = sha256
+    return hashes
 
 
-def hub_id(backbone: Mapping[str, Any]) -> str | None:
-    """The published model, where the settings name one and no folder."""
+def read_hub_id(backbone: Mapping[str, Any]) -> str | None:
+    """Return the id of the published model; None if the settings name a folder or no model."""
     path = str(backbone.get("path") or "")
-    return path if path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists() else None
+    looks_like_id = path.count("/") == 1 and not path.startswith((".", "/", "~"))
+    return path if looks_like_id and not Path(path).exists() else None

@@ -1,6 +1,6 @@
-"""What a run's fits learn from, one exchange at a time: the student's D_SFT, or the ORM's labelled paths.
+"""Read the training rows of a run, one at a time: the student's D_SFT, or the ORM's labelled paths.
 
-The rows are made by the functions that made them for the run's own fit; no model library is loaded for it.
+The functions that made the rows of the run's own training make them here. No model library is loaded.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ from mathse.data.domains import recorded_domain
 from mathse.data.labelled_paths import read_labelled
 from mathse.data.sources import problem_lookup, problem_named
 from mathse.errors import DataError
-from mathse.evolution.preferences import Preference, preference_row, preferences
 from mathse.evolution.state import Judged
-from mathse.evolution.training_rows import rewrites, training_row
+from mathse.evolution.training_rows import (
+    Preference,
+    make_preference_row,
+    make_training_row,
+    pair_paths,
+    read_reflections,
+)
 from mathse.inference import prompts
 from mathse.judges import orm_rows
 from mathse.models.row import Row, with_pictures_first
@@ -27,16 +32,22 @@ from mathse.runs.reader import FinishedStage, Run
 from mathse.runs.rows import JsonlRows
 from mathse.types import Problem, PromptStyle, ReasoningPath, Verdict
 
-PICTURES_FIRST = ("cogvlm2",)  # families that read pictures before all text (Backbone.pictures_first)
+PICTURES_FIRST = ("cogvlm2",)  # families that read all pictures before the text (Backbone.pictures_first)
 
 
 @dataclass(frozen=True)
 class Example:
-    """``prompt`` and ``images`` are what the model reads, ``history`` the turns before, ``response`` what it learns;
-    ``marked``: the images stand at the marks of the first turn, and not before it.
+    """One training row.
 
-    ``version`` names the prompt, as in a lineage, ``family`` the backbone that it is for; ``verdict`` is there in the
-    ORM's examples, ``rejected`` in a pair, whose ``response`` is to be preferred to it.
+    Attributes:
+        prompt, images: the model's input in the last turn.
+        response: the text to learn.
+        version: the version of the prompt, as in a lineage.
+        family: the backbone's family, for which the prompt was written.
+        history: the earlier turns, as (question, answer).
+        verdict: the label of an ORM's example.
+        marked: whether the images are at the marks in the first turn; otherwise they are before it.
+        rejected: the rejected response of a pair.
     """
 
     path: ReasoningPath
@@ -57,7 +68,7 @@ class Example:
 
     @property
     def lineage(self) -> dict[str, str]:
-        """What every format keeps of where a row came from."""
+        """The columns of a row's origin, which every format has."""
         path = self.path
         return {
             "id": path.id,
@@ -68,16 +79,17 @@ class Example:
         }
 
 
-def sft_examples(run: Run, stage: str) -> Iterator[Example]:
-    """The rows of D_SFT that the student of ``stage`` was fitted on. Raises DataError where the stage has none."""
-    source = _stage_with(run, stage, TRAIN)
-    problem_of, family = problem_lookup(run.config), family_of(run.config["backbone"])
-    style, with_draft = style_of(run.config["backbone"]), run.config["evolution"]["reflect"].get("row") == "draft"
-    rewritten = rewrites(run.folder, source.rows(TRAIN, ReasoningPath)) if with_draft else {}
+def read_sft_examples(run: Run, stage: str) -> Iterator[Example]:
+    """Yield the rows of D_SFT on which the student of ``stage`` was trained. Raises DataError without a D_SFT."""
+    source = _find_stage(run, stage, TRAIN)
+    problem_of, family = problem_lookup(run.config), read_family(run.config["backbone"])
+    style, with_draft = read_style(run.config["backbone"]), run.config["evolution"]["reflect"].get("row") == "draft"
+    # With reflect.row=draft a rewrite is trained behind its draft and feedback.
+    rewritten = read_reflections(run.folder, source.rows(TRAIN, ReasoningPath)) if with_draft else {}
     for number, path in source.lines(TRAIN, ReasoningPath):
         problem = problem_named(path.problem_id, problem_of, f"{source.folder / TRAIN}:{number}")
         reflection = rewritten.get(path.id)
-        row = _as_read(training_row(style, problem, path, reflection), family)
+        row = _order_pictures(make_training_row(style, problem, path, reflection), family)
         version = prompts.version("reflect" if reflection is not None else "generate", style, problem)
         yield Example(
             path,
@@ -91,21 +103,25 @@ def sft_examples(run: Run, stage: str) -> Iterator[Example]:
         )
 
 
-def preference_examples(run: Run, stage: str) -> Iterator[Example]:
-    """Pairs of an accepted and a rejected path: those that the student of ``stage`` was fitted on, or, where it learnt
-    from D_SFT alone, all that its D_SFT and R_incorrect make. Raises DataError where the stage has no D_SFT."""
-    source = _stage_with(run, stage, TRAIN)
+def read_preference_examples(run: Run, stage: str) -> Iterator[Example]:
+    """Yield pairs of an accepted and a rejected path.
+
+    These are the pairs on which the student of ``stage`` was trained. For a student that was trained on D_SFT only,
+    they are all pairs of its D_SFT and R_incorrect. Raises DataError for a stage without D_SFT.
+    """
+    source = _find_stage(run, stage, TRAIN)
     problem_of, backbone = problem_lookup(run.config), run.config["backbone"]
-    family, style = family_of(backbone), style_of(backbone)
+    family, style = read_family(backbone), read_style(backbone)
+    # Without recorded pairs, make them as a training on pairs would.
     if source.has(PREFERENCES):
         file, pairs = PREFERENCES, source.rows(PREFERENCES, Preference)
     else:
         train = JsonlRows(source.folder / TRAIN, ReasoningPath)
         incorrect = JsonlRows(source.folder / INCORRECT, Judged) if source.has(INCORRECT) else ()
-        file, pairs = TRAIN, preferences(train, incorrect)
+        file, pairs = TRAIN, pair_paths(train, incorrect)
     for pair in pairs:
         problem = problem_named(pair.chosen.problem_id, problem_of, str(source.folder / file))
-        row = _as_read(preference_row(style, problem, pair), family)
+        row = _order_pictures(make_preference_row(style, problem, pair), family)
         yield Example(
             pair.chosen,
             problem,
@@ -119,27 +135,27 @@ def preference_examples(run: Run, stage: str) -> Iterator[Example]:
         )
 
 
-def orm_examples(run: Run) -> Iterator[Example]:
-    """The labelled paths that the run's ORM was fitted on, with the JSON it learns to write."""
-    orm = _stage_with(run, "orm", FEEDBACK)
+def read_orm_examples(run: Run) -> Iterator[Example]:
+    """Yield the labelled paths on which the run's ORM was trained, with the JSON that it learns to write."""
+    orm = _find_stage(run, "orm", FEEDBACK)
     section = run.config["orm"]
-    # The run's problems, and those of the file that its ORM learnt from, where it did from one.
+    # The run's problems, and with orm.train those of this file.
     problem_of, labelled = problem_lookup(run.config), dict[str, Problem]()
     if section.get("train") is not None:
         labelled_rows = read_labelled(Path(section["train"]), problem_of, recorded_domain(run.config))
         labelled = {row.problem.id: row.problem for row in labelled_rows}
-    # How the ORM reads and writes: from its checkpoint; from the run's settings where the checkpoint is gone.
+    # The format of the ORM's input and output: from its checkpoint, or from the run's settings if that is deleted.
     file = f"{CHECKPOINT}/{ORM_FILE}"
     recorded = orm.json(file) if orm.is_here(file) else section
     settings = ORM(**{key: recorded[key] for key in orm_rows.FORM if key in recorded})
 
     backbone = section.get("backbone") or run.config["backbone"]
-    family, style = family_of(backbone), style_of(backbone)
+    family, style = read_family(backbone), read_style(backbone)
     for number, row in orm.lines(FEEDBACK, Judged):
         problem = labelled.get(row.path.problem_id) or problem_named(
             row.path.problem_id, problem_of, f"{orm.folder / FEEDBACK}:{number}"
         )
-        trained = _as_read(orm_rows.training_row(style, problem, row.path.text, row.verdict, settings), family)
+        trained = _order_pictures(orm_rows.training_row(style, problem, row.path.text, row.verdict, settings), family)
         yield Example(
             row.path,
             problem,
@@ -154,25 +170,26 @@ def orm_examples(run: Run) -> Iterator[Example]:
         )
 
 
-def _as_read(row: Row, family: str) -> Row:
-    """The row as the family's fit reads it."""
+def _order_pictures(row: Row, family: str) -> Row:
+    """Return the row with its pictures in the order of the family's training."""
     return with_pictures_first(row) if row.get("marked") and family in PICTURES_FIRST else row
 
 
-def family_of(backbone: Mapping[str, Any]) -> str:
-    """The name of the backbone's family; for a class of the user's own, the name of its package."""
+def read_family(backbone: Mapping[str, Any]) -> str:
+    """Return the name of the backbone's family; for a user's own class, the name of its package."""
     target = str(backbone["_target_"])
-    return models.family_of(target) or target.partition(".")[0]
+    return models.find_family(target) or target.partition(".")[0]
 
 
-def style_of(backbone: Mapping[str, Any]) -> PromptStyle:
-    """The ``Backbone.prompt_style`` of a backbone's settings, without loading its class, which would load torch."""
-    of_family: PromptStyle = getattr(models.FAMILIES.get(family_of(backbone)), "prompt_style", "full")
+def read_style(backbone: Mapping[str, Any]) -> PromptStyle:
+    """Return ``Backbone.prompt_style`` from a backbone's settings, without importing its class, which loads torch."""
+    default: PromptStyle = getattr(models.FAMILIES.get(read_family(backbone)), "prompt_style", "full")
     chosen: PromptStyle | None = backbone.get("prompt_style")
-    return chosen or of_family
+    return chosen or default
 
 
-def _stage_with(run: Run, stage: str, name: str) -> FinishedStage:
+def _find_stage(run: Run, stage: str, name: str) -> FinishedStage:
+    """Return a finished stage that has the file ``name``. Raises DataError with the stages that have it."""
     finished = run.stage(stage)
     if finished is not None and finished.has(name):
         return finished

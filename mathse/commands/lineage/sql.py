@@ -1,22 +1,22 @@
 """SQL over a run's files as tables: ``--query "SELECT stage, count(*) FROM train GROUP BY stage"``.
 
 =============  ====================================================================================================
-paths          what teacher and students wrote: id, problem_id, text, origin, made_in, model, parent, seed, prompt
-held_paths     the same of the problems that the ORM is measured on
+paths          texts of teacher and students: id, problem_id, text, origin, made_in, model, parent, seed, prompt
+held_paths     the same for the problems that measure the ORM
 train          D_SFT of each stage: the columns of paths
 verdicts       path_id, status, error_step, error_analysis, score, judge, raw
 incorrect      R_incorrect of each stage: the columns of paths, and the verdict's
-feedback       what the ORM was fitted on: the same columns, of the label
-orm_held       what the ORM was measured on: the same columns, of its verdict; label_status, label_step
+feedback       training rows of the ORM: the same columns, with the label as verdict
+orm_held       rows that measure the ORM: the same columns, with its verdict; label_status, label_step
 reflections    the rewrites: the columns of paths; draft_id, draft_text; feedback_status, feedback_step,
                feedback_analysis
 predictions    answers to the test problems: id, response, prediction, answer, correct
 sources        the problems: problem_id, split, file, file_line, source, images, image_sha256
-stages         a row a finished stage: config_hash, seed, git, started, finished, wall_s, and figures of summary.json
+stages         the finished stages: config_hash, seed, git, started, finished, wall_s, and figures of summary.json
 =============  ====================================================================================================
 
-Each is named after its file, and begins with ``stage`` (``made_in`` is the stage that wrote a path) and ``line``, the
-row's line in that stage's file. The views only read them; the user's SQL may join other files.
+Each table has the name of its file. Its first columns are ``stage`` and ``line``, the row's line in the file of that
+stage; ``made_in`` is the stage that wrote a path. The views only read the files. The user's SQL may join other files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import Any
 import duckdb
 
 from mathse.errors import DataError
-from mathse.reporting.progress.wording import aligned, clean
+from mathse.reporting.progress.wording import align_columns, clean
 from mathse.runs.layout import (
     FEEDBACK,
     HELD_PATHS,
@@ -61,50 +61,49 @@ TEXT, LINEAGE = (
 PATH = {"id": TEXT, "problem_id": TEXT, "text": TEXT, "lineage": LINEAGE}
 VERDICT = {"path_id": TEXT, "status": TEXT, "error_step": TEXT, "error_analysis": TEXT, "score": "DOUBLE",
            "judge": TEXT, "raw": TEXT}  # fmt: skip
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape of half a character, or what looks like one
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape of half a character, or a text that looks like one
 
 
-def _struct(fields: Mapping[str, str]) -> str:
+def _make_struct(fields: Mapping[str, str]) -> str:
     return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in fields.items())})"
 
 
-def _path(column: str = "") -> str:
-    """The columns of a path, from a column that holds one ("path.") or from the row itself."""
+def _select_path(column: str = "") -> str:
+    """Return the SQL for the columns of a path, from a column with a path ("path.") or from the row itself."""
     names = {name: name for name in ("id", "problem_id", "text")}
     names |= {f"lineage.{name}": name for name in ("origin", "stage", "model", "parent", "seed", "prompt")}
     names["lineage.stage"] = "made_in"
     return ", ".join(f"{column}{name} AS {shown}" for name, shown in names.items())
 
 
-# The columns of a verdict, from a column that holds one.
+# The SQL for the columns of a verdict, from a column with a verdict.
 _JUDGED = ", ".join(f"verdict.{name} AS {name}" for name in VERDICT if name != "path_id")
 
-
-# view -> (file, its columns as they stand there, the columns of the view)
+# view -> (file, its columns, the columns of the view)
 VIEWS: Mapping[str, tuple[str, Mapping[str, str], str]] = {
-    "paths": (PATHS, PATH, _path()),
-    "held_paths": (HELD_PATHS, PATH, _path()),
-    "train": (TRAIN, PATH, _path()),
+    "paths": (PATHS, PATH, _select_path()),
+    "held_paths": (HELD_PATHS, PATH, _select_path()),
+    "train": (TRAIN, PATH, _select_path()),
     "verdicts": (VERDICTS, VERDICT, ", ".join(VERDICT)),
     "incorrect": (
         INCORRECT,
-        {"path": _struct(PATH), "verdict": _struct(VERDICT)},
-        f"{_path('path.')}, {_JUDGED}",
+        {"path": _make_struct(PATH), "verdict": _make_struct(VERDICT)},
+        f"{_select_path('path.')}, {_JUDGED}",
     ),
     "feedback": (
         FEEDBACK,
-        {"path": _struct(PATH), "verdict": _struct(VERDICT)},
-        f"{_path('path.')}, {_JUDGED}",
+        {"path": _make_struct(PATH), "verdict": _make_struct(VERDICT)},
+        f"{_select_path('path.')}, {_JUDGED}",
     ),
     "orm_held": (
         ORM_HELD,
-        {"path": _struct(PATH), "label": _struct(VERDICT), "verdict": _struct(VERDICT)},
-        f"{_path('path.')}, {_JUDGED}, label.status AS label_status, label.error_step AS label_step",
+        {"path": _make_struct(PATH), "label": _make_struct(VERDICT), "verdict": _make_struct(VERDICT)},
+        f"{_select_path('path.')}, {_JUDGED}, label.status AS label_status, label.error_step AS label_step",
     ),
     "reflections": (
         REFLECTIONS,
-        {"draft": _struct(PATH), "feedback": _struct(VERDICT), "revised": _struct(PATH)},
-        f"{_path('revised.')}, draft.id AS draft_id, draft.text AS draft_text, "
+        {"draft": _make_struct(PATH), "feedback": _make_struct(VERDICT), "revised": _make_struct(PATH)},
+        f"{_select_path('revised.')}, draft.id AS draft_id, draft.text AS draft_text, "
         "feedback.status AS feedback_status, feedback.error_step AS feedback_step, "
         "feedback.error_analysis AS feedback_analysis",
     ),
@@ -125,36 +124,37 @@ STAGES = {"stage": TEXT, "config_hash": TEXT, "seed": "BIGINT", "git": TEXT, "st
 FIGURES = {"accuracy": "DOUBLE", "n": "BIGINT", "train_rows": "BIGINT", "accepted": "BIGINT", "rejected": "BIGINT",
            "unparsed": "BIGINT", "acceptance_precision": "DOUBLE", "step_precision": "DOUBLE",
            "asked_of_teacher": "BIGINT"}  # fmt: skip
-NAMES = (*VIEWS, "stages")
-MEMORY, THREADS, LONGEST = "1GB", 4, 64 << 20  # DuckDB's share; it spills to a temporary folder. Bytes of a row
-# A list of the tables, for --query without SQL.
-TABLES = """
+TABLE_NAMES = (*VIEWS, "stages")
+DUCKDB_MEMORY, DUCKDB_THREADS = "1GB", 4  # beyond this memory it writes to a temporary folder
+MAX_ROW_BYTES = 64 << 20
+# For --query without SQL.
+LIST_TABLES = """
 SELECT table_name AS "table", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns
 FROM information_schema.columns GROUP BY table_name ORDER BY table_name
 """
-CHUNK = 2_000  # rows fetched at a time
-SHOWN, CELL = 200, 60  # rows of a printed table, characters of its cells
+FETCH_ROWS = 2_000  # rows fetched at a time
+MAX_PRINTED_ROWS, MAX_CELL_CHARS = 200, 60  # of a printed table
 
 
 @contextmanager
-def opened(run: Run) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The views over a run's finished stages.
+def open_database(run: Run) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database with the views over a run's finished stages.
 
-    DuckDB sees each file under a number in a temporary folder, so that no name in a run's path is taken for a pattern.
-    Raises DataError for what DuckDB cannot do, a damaged file included.
+    DuckDB reads each file by a link with a number in a temporary folder, because it would take characters of a run's
+    path for a pattern. Raises DataError for every error of DuckDB, such as a damaged file.
     """
     with tempfile.TemporaryDirectory(prefix="mathse-") as temporary:
         settings: dict[str, Any] = {
-            "python_enable_replacements": "false",  # a table's name is never a variable of this program
-            "memory_limit": MEMORY,
-            "threads": str(min(THREADS, os.cpu_count() or 1)),
+            "python_enable_replacements": "false",  # a table's name must not select a variable of this program
+            "memory_limit": DUCKDB_MEMORY,
+            "threads": str(min(DUCKDB_THREADS, os.cpu_count() or 1)),
             "temp_directory": str(Path(temporary) / "spilled"),
         }
         database = duckdb.connect(":memory:", config=settings)
-        files: dict[str, str] = {}  # what DuckDB calls a file -> its own name
+        files: dict[str, str] = {}  # DuckDB's name of a file -> name in the run
         try:
             for view in VIEWS:
-                database.execute(f"CREATE VIEW {view} AS {_union(run, view, Path(temporary), files)}")
+                database.execute(f"CREATE VIEW {view} AS {_build_union(run, view, Path(temporary), files)}")
             columns = STAGES | FIGURES
             database.execute(f"CREATE TABLE stages ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
             for stage in run.stages:
@@ -163,69 +163,73 @@ def opened(run: Run) -> Iterator[duckdb.DuckDBPyConnection]:
                 database.execute(f"INSERT INTO stages VALUES ({', '.join('?' * len(columns))})", values)
             yield database
         except duckdb.Error as error:
-            text = " ".join(str(error).split())  # on one line, with the run's own names of its files
+            text = " ".join(str(error).split())  # on one line, with the run's names of the files
             for link, name in files.items():
                 text = text.replace(link, name)
-            names = ", ".join(NAMES)
-            raise DataError(f"{text[:500]}; the tables are {names}; --query alone lists their columns") from None
+            names = ", ".join(TABLE_NAMES)
+            raise DataError(f"{text[:500]}; the tables are {names}; --query without SQL lists their columns") from None
         finally:
             database.close()
 
 
-def answer(run: Run, sql: str) -> Iterator[dict[str, Any]]:
-    """The rows that one statement gives, as JSON values by column. Raises DataError for SQL that fails."""
-    with opened(run) as database:
+def run_query(run: Run, sql: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one SQL statement, as JSON values by column. Raises DataError for SQL that fails."""
+    with open_database(run) as database:
         statements = duckdb.extract_statements(sql)
         if len(statements) != 1:
-            raise DataError(f"--query {clean(sql)!r}: write one statement; the tables are {', '.join(NAMES)}")
+            raise DataError(f"--query {clean(sql)!r}: write one statement; the tables are {', '.join(TABLE_NAMES)}")
         result = database.execute(statements[0])
         seen: Counter[str] = Counter()
         columns = []
-        for name, *_ in result.description:  # as keys: a name that comes again gets a number
+        # Names are keys of a dict, so a repeated name gets a number.
+        for name, *_ in result.description:
             seen[name] += 1
             columns.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-        while rows := result.fetchmany(CHUNK):
+        while rows := result.fetchmany(FETCH_ROWS):
             for row in rows:
-                yield dict(zip(columns, map(_json_value, row), strict=True))
+                yield dict(zip(columns, map(_to_json_value, row), strict=True))
 
 
-def tables_as_text(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """A table a line with all its columns, as ``answer(run, TABLES)`` gives them."""
+def format_tables(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """Yield one line per table with all its columns. ``rows``: the result of LIST_TABLES."""
     return (f"{row['table']:<13} {row['columns']}" for row in rows)
 
 
-def answer_as_text(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """A table of the first rows."""
-    first = list(islice(rows, SHOWN))
+def format_result(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """Yield a table of the first rows."""
+    first = list(islice(rows, MAX_PRINTED_ROWS))
     if not first:
         yield "no rows"
         return
-    yield from aligned([tuple(first[0]), *(tuple(_cell(value) for value in row.values()) for row in first)])
+    table = [tuple(first[0])]
+    for row in first:
+        table.append(tuple(map(_format_cell, row.values())))
+    yield from align_columns(table)
     if more := sum(1 for _ in rows):
         yield f"... and {more:,} more rows; --json writes them all"
 
 
-def _union(run: Run, view: str, links: Path, files: dict[str, str]) -> str:
-    """The SQL that reads a view's rows of all stages; ``files`` gets the names that DuckDB knows them by."""
-    file, columns, shown = VIEWS[view]
-    typed = ", ".join(f"{_quoted(name)}: {_quoted(kind)}" for name, kind in columns.items())
-    form = f"format = 'newline_delimited', columns = {{{typed}}}, maximum_object_size = {LONGEST}"
+def _build_union(run: Run, view: str, links: Path, files: dict[str, str]) -> str:
+    """Return the SQL that reads a view's rows of all stages. ``files`` receives DuckDB's names of the files."""
+    file, columns, selected = VIEWS[view]
+    typed = ", ".join(f"{_quote(name)}: {_quote(kind)}" for name, kind in columns.items())
+    form = f"format = 'newline_delimited', columns = {{{typed}}}, maximum_object_size = {MAX_ROW_BYTES}"
     parts = []
     for stage in run.stages:
         if stage.has(file):
             link, name = links / f"{len(files)}.jsonl", f"{stage.name}/{file}"
-            _readable(stage.path(file), link)
+            _link_readable(stage.path(file), link)
             files |= {str(link): name, str(link.resolve()): name}
-            rows = f"read_json({_quoted(str(link))}, {form})"
-            parts.append(f"SELECT {_quoted(stage.name)} AS stage, row_number() OVER () AS line, {shown} FROM {rows}")
+            rows = f"read_json({_quote(str(link))}, {form})"
+            parts.append(f"SELECT {_quote(stage.name)} AS stage, row_number() OVER () AS line, {selected} FROM {rows}")
     if parts:
         return " UNION ALL ".join(parts)
     nulls = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in columns.items())
-    return f"SELECT ''::VARCHAR AS stage, 0::BIGINT AS line, {shown} FROM (SELECT {nulls}) WHERE false"
+    return f"SELECT ''::VARCHAR AS stage, 0::BIGINT AS line, {selected} FROM (SELECT {nulls}) WHERE false"
 
 
-def _readable(file: Path, link: Path) -> None:
-    """A link to the file; a copy where it has lone surrogates, which are JSON and which DuckDB refuses: "?" there."""
+def _link_readable(file: Path, link: Path) -> None:
+    """Link to the file. DuckDB refuses lone surrogates, which JSON allows: such a file is copied with "?" for them."""
     with open(file, "rb") as rows:
         empty = os.fstat(rows.fileno()).st_size == 0
         if empty or not SURROGATE.search(mmap.mmap(rows.fileno(), 0, access=mmap.ACCESS_READ)):
@@ -234,17 +238,17 @@ def _readable(file: Path, link: Path) -> None:
         with open(link, "wb") as copy:
             for line in rows:
                 if SURROGATE.search(line):
-                    with suppress(ValueError):  # a line that is no JSON is copied, for DuckDB to say so
+                    with suppress(ValueError):  # DuckDB reports a line that is not JSON
                         line = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
                 copy.write(line)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _json_value(value: Any) -> Any:
-    """A value of DuckDB as JSON has it."""
+def _to_json_value(value: Any) -> Any:
+    """Convert a value of DuckDB to a JSON value."""
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, Decimal):
@@ -254,12 +258,14 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return value.hex()
     if isinstance(value, Mapping):
-        return {str(key): _json_value(inner) for key, inner in value.items()}
+        return {str(key): _to_json_value(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_json_value(inner) for inner in value]
+        return [_to_json_value(inner) for inner in value]
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def _cell(value: Any) -> str:
-    shown = f"{value:.4g}" if isinstance(value, float) else "-" if value is None else clean(str(value))
-    return shown if len(shown) <= CELL else f"{shown[: CELL - 4]} ..."
+def _format_cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.4g}" if isinstance(value, float) else clean(str(value))
+    return text if len(text) <= MAX_CELL_CHARS else f"{text[: MAX_CELL_CHARS - 4]} ..."

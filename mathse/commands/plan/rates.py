@@ -1,4 +1,4 @@
-"""Seconds a unit of work: from the command line, or measured in an earlier run (``--like RUN``). None is made up."""
+"""Seconds per unit of work: from the command line, or measured in an earlier run (``--like RUN``). None is invented."""
 
 from __future__ import annotations
 
@@ -12,22 +12,30 @@ from mathse.errors import ConfigError
 from mathse.runs.layout import PATH_FILES, PREDICTION_FILES, USAGE, VERDICT_FILES
 from mathse.runs.reader import FinishedStage, Run, read_run
 
-KINDS = ("fit", "sample", "judge")  # seconds an optimiser step, an answer, a verdict, on all devices together
-ANSWERS = (*PATH_FILES, *PREDICTION_FILES)
+KINDS = ("fit", "sample", "judge")  # units: an optimiser step, an answer, a verdict; seconds on all devices together
 
 
 @dataclass
 class Rates:
-    """``seconds`` by kind of work, ``tokens_out`` by job of the teacher; what is not known is not in them."""
+    """Known rates. An unknown rate has no entry.
+
+    Attributes:
+        seconds: seconds per unit, by kind of work.
+        tokens_out: tokens per answer of the teacher, by job.
+        notes: the sources of the rates.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
     tokens_out: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def known_rates(by_hand: Sequence[str], like: Path | None) -> Rates:
-    """``by_hand``: "fit=2.5" and the like, which win over what ``like`` measured. Raises ConfigError, RunError."""
-    rates = measured(read_run(like)) if like is not None else Rates()
+def read_rates(by_hand: Sequence[str], like: Path | None) -> Rates:
+    """Return the rates given ``by_hand`` ("fit=2.5") and those measured in the run ``like``. A rate by hand wins.
+
+    Raises ConfigError for a rate that is not KIND=SECONDS, RunError for a folder that is not a run.
+    """
+    rates = measure_rates(read_run(like)) if like is not None else Rates()
     for text in by_hand:
         kind, _, value = text.partition("=")
         try:
@@ -44,29 +52,31 @@ def known_rates(by_hand: Sequence[str], like: Path | None) -> Rates:
     return rates
 
 
-def measured(run: Run) -> Rates:
-    """From a run's stage.json, train_log.jsonl, verdicts and usage.jsonl."""
-    fit = _mean(run.stages, "fit", lambda stage: max((int(row["step"]) for row in stage.curve()), default=0))
-    # The ORM's verdicts: in the stages that it judged, else on its own held-out paths.
-    judge = _mean((stage for stage in run.stages if not stage.name.startswith("orm")), "judge", _orm_verdicts)
+def measure_rates(run: Run) -> Rates:
+    """Measure rates in a run's stage.json, train_log.jsonl, verdicts and usage.jsonl."""
+    fit = _mean_seconds(run.stages, "fit", lambda stage: max((int(row["step"]) for row in stage.curve()), default=0))
+    # The ORM's verdicts are in the stages that it judged, otherwise on its own held-out paths.
+    later_stages = [stage for stage in run.stages if not stage.name.startswith("orm")]
+    judge = _mean_seconds(later_stages, "judge", _count_orm_verdicts)
     judge_source = str(run.folder)
     if judge is None:
-        judge = _mean((stage for stage in run.stages if stage.name == "orm"), "judge", _orm_verdicts)
-        judge_source += "/orm, on held-out paths: no later stage was judged by the ORM alone"
+        orm_stage = [stage for stage in run.stages if stage.name == "orm"]
+        judge = _mean_seconds(orm_stage, "judge", _count_orm_verdicts)
+        judge_source += "/orm, on held-out paths: in no later stage was the ORM the only judge"
 
     rates = Rates()
     for kind, seconds, source in (
         ("fit", fit, run.folder),
-        ("sample", _mean(run.stages, "sample", _student_answers), run.folder),
+        ("sample", _mean_seconds(run.stages, "sample", _count_student_answers), run.folder),
         ("judge", judge, judge_source),
     ):
         if seconds is not None:
             rates.seconds[kind] = seconds
             rates.notes.append(f"{kind}: {seconds:.3g} s each, measured in {source}")
         elif kind == "judge":
-            rates.notes.append(f"judge: not measured, no stage of {run.folder} was judged by the ORM alone")
+            rates.notes.append(f"judge: not measured, in no stage of {run.folder} was the ORM the only judge")
 
-    # Tokens an answer of the teacher: a later line on a request takes the place of an earlier one.
+    # Tokens per answer of the teacher. A later line on a request replaces an earlier line.
     answers: dict[str, Any] = {row["key"]: row for row in run.rows(USAGE) if "key" in row and row["completion_tokens"]}
     count: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
@@ -79,24 +89,28 @@ def measured(run: Run) -> Rates:
     return rates
 
 
-def _mean(stages: Iterable[FinishedStage], kind: str, units_of: Callable[[FinishedStage], int]) -> float | None:
-    """Seconds a unit over the stages that have both; None where none has."""
+def _mean_seconds(
+    stages: Iterable[FinishedStage], kind: str, count_units: Callable[[FinishedStage], int]
+) -> float | None:
+    """Return the seconds per unit over the stages that have both seconds and units; None without such a stage."""
     total, units = 0.0, 0
     for stage in stages:
-        count, seconds = units_of(stage), float(stage.manifest.get("time_s", {}).get(kind, 0.0))
+        count, seconds = count_units(stage), float(stage.manifest.get("time_s", {}).get(kind, 0.0))
         if count and seconds:
             total, units = total + seconds, units + count
     return total / units if units else None
 
 
-def _student_answers(stage: FinishedStage) -> int:
-    """Only of stages in which no teacher has a part."""
+def _count_student_answers(stage: FinishedStage) -> int:
+    """Count the answers of a stage in which only students answer; 0 for other stages."""
     if not stage.name.startswith(("base", "orm/student", "round", "final")) or "/reflection" in stage.name:
         return 0
-    return sum(1 for name in ANSWERS for _ in stage.rows(name))
+    return sum(sum(1 for _ in stage.rows(name)) for name in (*PATH_FILES, *PREDICTION_FILES))
 
 
-def _orm_verdicts(stage: FinishedStage) -> int:
-    """Only of stages in which every verdict is the ORM's: their times of judging are one sum, whoever judged."""
-    judges = Counter(str(row.get("judge", "")) for name in VERDICT_FILES for row in stage.rows(name))
+def _count_orm_verdicts(stage: FinishedStage) -> int:
+    """Count the verdicts of a stage if all are the ORM's, else 0: the time of judging is one sum over all judges."""
+    judges: Counter[str] = Counter()
+    for name in VERDICT_FILES:
+        judges.update(str(row.get("judge", "")) for row in stage.rows(name))
     return judges.total() if all(judge.startswith("orm") for judge in judges) else 0

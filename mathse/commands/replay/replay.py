@@ -1,7 +1,7 @@
-"""The merges of a run, made again: by the rules that it recorded, and by others. What merges is the loop's own code.
+"""Repeat the merges of a run, by its recorded rules and by other rules, with the code of the evolution loop.
 
-Two replays go over the same stored paths. The first must come to the rows that the run has in its train.jsonl files;
-the second shows what would have been. A stage is exact while D_SFT and R_incorrect before it are the same in both.
+Two replays read the same stored paths. The first must give the rows of the run's train.jsonl files. The second shows
+the effect of the other rules. A stage is exact as long as D_SFT and R_incorrect before it are the same in both.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from mathse.commands.replay.rules import Decider, Rules
 from mathse.data.sources import problem_lookup
 from mathse.errors import DataError, MathSEError
-from mathse.evolution.state import EvolutionState, Judged, Keep, judged_rows, not_rewritten
+from mathse.evolution.state import EvolutionState, Judged, Keep, join_verdicts, select_pending
 from mathse.runs.layout import PATHS, REFLECTIONS, RUN, TRAIN, VERDICTS
 from mathse.runs.reader import FinishedStage, Run, read_run
 from mathse.scoring.metrics import accepted, decide
 from mathse.types import Problem, ReasoningPath, Reflection, Verdict
 
-MERGES = "MergeCorrectPaths"  # the callback that is replayed here
-READS = (
+MERGE_CALLBACK = "MergeCorrectPaths"  # the callback that is replayed here
+REQUIRED_SETTINGS = (
     "judge.name",
     "judge.threshold",
     "distill.judge",
@@ -34,8 +34,8 @@ READS = (
 
 
 @dataclass(frozen=True)
-class Merge:
-    """What a stage merged. ``precision``: the share of accepted paths that come to the reference answer."""
+class MergeCounts:
+    """Counts of one merge. ``precision``: the share of accepted paths with the reference answer."""
 
     judge: str
     paths: int
@@ -43,21 +43,23 @@ class Merge:
     rejected: int
     unparsed: int
     precision: float | None
-    merged: int  # rows that came to D_SFT
-    train_rows: int  # of D_SFT after it
+    merged: int  # rows added to D_SFT
+    train_rows: int  # rows of D_SFT after the merge
 
 
 @dataclass(frozen=True)
 class StageChange:
-    """A stage by the run's own rules and by the others; ``gained`` and ``lost`` are ids of rows of D_SFT after it.
+    """A stage by the recorded rules (``then``) and by the other rules (``now``).
 
-    ``missing``: problems that would be open again (in a reflection: drafts) and have no path here. ``unused``: stored
-    paths that would not have been made.
+    Attributes:
+        gained, lost: ids of rows of D_SFT after the stage that only one of the two has.
+        missing: problems (in a reflection: drafts) that would be open again and have no stored path.
+        unused: stored paths that would not have been made.
     """
 
     stage: str
-    then: Merge
-    now: Merge
+    then: MergeCounts
+    now: MergeCounts
     gained: tuple[str, ...]
     lost: tuple[str, ...]
     exact: bool
@@ -67,7 +69,7 @@ class StageChange:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """All stages, and the rows that D_SFT would hold after the last of them."""
+    """All stages, and the rows of D_SFT after the last stage."""
 
     run: Path
     then: Rules
@@ -77,7 +79,7 @@ class ReplayResult:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """whatif.json."""
+        """Return the contents of whatif.json."""
         return {
             "then": asdict(self.then),
             "now": asdict(self.now),
@@ -86,45 +88,53 @@ class ReplayResult:
         }
 
 
-def decide_again(folder: Path, overrides: Sequence[str] = ()) -> ReplayResult:
-    """The run's merges by its own rules and by those of ``overrides``.
+def replay_run(folder: Path, overrides: Sequence[str] = ()) -> ReplayResult:
+    """Repeat the run's merges by its recorded rules and by those of ``overrides``.
 
-    Raises RunError for a folder that is no run, ConfigError for an override, DataError for files that do not tell.
+    Raises RunError for a folder without a run, ConfigError for an override, DataError for incomplete files.
     """
     run = read_run(folder)
-    if missing := [key for key in READS if key not in run.settings]:
+    if missing := [key for key in REQUIRED_SETTINGS if key not in run.settings]:
         raise DataError(
             f"{run.folder / RUN}: records no {', '.join(missing)}, by which its merges were made; put the file "
             "back, or pass another run"
         )
     then = Rules.of_run(run.config)
-    now = then.changed(overrides)
+    now = then.apply(overrides)
+    # A run without the merge callback has no merges to replay.
     callbacks = run.config.get("callbacks") or {}
     targets = [str(section.get("_target_", "")) for section in callbacks.values()]
-    if targets and not any(target.endswith(f".{MERGES}") for target in targets):
-        raise DataError(f"{run.folder}: ran without the callback {MERGES}, so it merged nothing that could be replayed")
+    if targets and not any(target.endswith(f".{MERGE_CALLBACK}") for target in targets):
+        raise DataError(
+            f"{run.folder}: ran without the callback {MERGE_CALLBACK}, so it merged nothing that could be replayed"
+        )
     notes: list[str] = []
-    decider = Decider(_problems(run, notes), int(run.config["seed"]), then.rate)
-    stored = list(_stored(run))
+    decider = Decider(_open_problems(run, notes), int(run.config["seed"]), then.rate)
+    stored = list(_read_stages(run))
     if not stored:
-        raise DataError(f"{folder}: no stage with judged paths is finished; run the loop up to its distillation first")
-    problems = tuple(dict.fromkeys(item.path.problem_id for stage in stored for item in stage.items))
+        raise DataError(f"{folder}: no stage with judged paths is finished; continue the run to its distillation first")
+    # All problems with a path, in the order of their first path.
+    problem_ids: dict[str, None] = {}
+    for stage in stored:
+        problem_ids |= dict.fromkeys(item.path.problem_id for item in stage.items)
+    problems = tuple(problem_ids)
     before, after = Replay(run, then, decider, problems), Replay(run, now, decider, problems)
+    # The first replay must give the rows of the run's own files.
     stages = []
-    for one in stored:
-        stages.append(_change(before, after, one))
-        rows = [row["id"] for row in one.stage.rows(TRAIN)]
-        if one.stage.has(TRAIN) and [path.id for path in before.state.train] != rows:
+    for stage in stored:
+        stages.append(_replay_stage(before, after, stage))
+        rows = [row["id"] for row in stage.stage.rows(TRAIN)]
+        if stage.stage.has(TRAIN) and [path.id for path in before.state.train] != rows:
             notes.append(
-                f"{one.stage.name}: its {TRAIN} holds other rows than its settings and verdicts give; a callback of "
-                "your own may have had its say, and is not replayed"
+                f"{stage.stage.name}: its {TRAIN} has other rows than its settings and verdicts give; a callback of "
+                "your own may have changed them, and is not replayed"
             )
     return ReplayResult(folder, then, now, tuple(stages), after.state.train, tuple(notes))
 
 
 @dataclass(frozen=True)
 class StoredStage:
-    """A finished stage's paths with their verdicts; of a reflection ``tries`` says which try a rewrite was."""
+    """A finished stage's paths with their verdicts. ``tries``: in a reflection, the number of each rewrite's try."""
 
     stage: FinishedStage
     items: tuple[Judged, ...]
@@ -141,9 +151,9 @@ class Replay:
     def __init__(self, run: Run, rules: Rules, decider: Decider, problems: tuple[str, ...]) -> None:
         self.rules, self.decider = rules, decider
         self.reflecting: Mapping[str, Any] = run.config["evolution"]["reflect"]
-        self.resamples = run.config["evolution"].get("resample", "never") != "never"  # runs before it did not
+        self.resamples = run.config["evolution"].get("resample", "never") != "never"
         self.state = EvolutionState(problems)
-        self.missing = self.unused = 0  # of the last stage
+        self.missing = self.unused = 0  # in the last stage
 
     @property
     def solved(self) -> set[str]:
@@ -151,34 +161,35 @@ class Replay:
 
     @property
     def rows(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Ids of D_SFT and of R_incorrect."""
+        """The ids of D_SFT and of R_incorrect."""
         return tuple(p.id for p in self.state.train), tuple(i.path.id for i in self.state.incorrect)
 
     def accepts(self, verdict: Verdict) -> bool:
         return accepted(verdict, self.rules.threshold)
 
-    def stage(self, stored: StoredStage) -> Merge:
+    def merge(self, stored: StoredStage) -> MergeCounts:
         """Judge and merge a stage's paths."""
         judge = self.rules.distill_judge if stored.stage.name == "distill" else self.rules.judge
         keep: Keep = int(self.rules.keep) if self.rules.keep.isdigit() else self.rules.keep  # type: ignore[assignment]
         renew = self.resamples and not stored.is_reflection and stored.stage.name != "distill"
         if stored.is_reflection:
-            judged = self._rewrites(judge, stored)
+            judged = self._judge_rewrites(judge, stored)
             keep = "all" if self.reflecting["all_drafts"] else keep
         elif renew:
-            judged = [self._decided(judge, item) for item in stored.items]
-        else:  # a problem that is solved already is not tried again
+            judged = [self._decide(judge, item) for item in stored.items]
+        else:  # a solved problem gets no further paths
             solved = self.solved
-            judged = [self._decided(judge, item) for item in stored.items if item.path.problem_id not in solved]
-            self.missing = 0  # only the comparison with the run's own state tells
+            judged = [self._decide(judge, item) for item in stored.items if item.path.problem_id not in solved]
+            self.missing = 0  # only the comparison with the run's own state shows them
         before = len(self.state.train)
         self.state = self.state.absorb(judged, self.accepts, keep, renew)
         self.unused = len(stored.items) - len(judged)
 
+        # The reference answers decide which accepted paths are right.
         taken = [item.path for item in judged if self.accepts(item.verdict)]
-        right = [known for path in taken if (known := self.decider.right(path)) is not None]
+        right = [is_right for path in taken if (is_right := self.decider.is_right(path)) is not None]
         decisions = Counter(decide(item.verdict, self.rules.threshold) for item in judged)
-        return Merge(
+        return MergeCounts(
             judge,
             paths=len(judged),
             accepted=decisions["accepted"],
@@ -189,11 +200,11 @@ class Replay:
             train_rows=len(self.state.train),
         )
 
-    def _decided(self, judge: str, item: Judged) -> Judged:
+    def _decide(self, judge: str, item: Judged) -> Judged:
         return Judged(item.path, self.decider.decide(judge, self.rules, item.path, item.verdict))
 
-    def _rewrites(self, judge: str, stored: StoredStage) -> list[Judged]:
-        """Those of drafts that would be rewritten, try by try; a draft with an accepted rewrite is not tried again."""
+    def _judge_rewrites(self, judge: str, stored: StoredStage) -> list[Judged]:
+        """Judge the rewrites of drafts that would be rewritten, try by try. An accepted rewrite ends the tries."""
         written = {
             (item.path.lineage.parent, attempt): item for item, attempt in zip(stored.items, stored.tries, strict=True)
         }
@@ -201,21 +212,22 @@ class Replay:
         judged: list[Judged] = []
         self.missing = 0
         for attempt in range(int(self.reflecting["tries"])):
-            for draft in not_rewritten(drafts, judged, self.accepts):
+            for draft in select_pending(drafts, judged, self.accepts):
                 if (item := written.get((draft.path.id, attempt))) is None:
                     self.missing += 1
                 else:
-                    judged.append(self._decided(judge, item))
-        # In the order of D, which the stored paths alone do not tell.
+                    judged.append(self._decide(judge, item))
+        # Sort by the position in the run's own file.
         order = {item.path.id: k for k, item in enumerate(stored.items)}
         return sorted(judged, key=lambda item: order[item.path.id])
 
 
-def _change(before: Replay, after: Replay, stored: StoredStage) -> StageChange:
-    """Both replays go on by a stage."""
+def _replay_stage(before: Replay, after: Replay, stored: StoredStage) -> StageChange:
+    """Merge a stage in both replays, and return the change."""
+    # Problems that only the recorded rules had solved would be open again.
     same_start = before.rows == after.rows
     reopened = len(before.solved - after.solved)
-    then, now = before.stage(stored), after.stage(stored)
+    then, now = before.merge(stored), after.merge(stored)
     missing = after.missing if stored.is_reflection else reopened
     old, new = before.rows[0], after.rows[0]
     gained, lost = set(new) - set(old), set(old) - set(new)
@@ -231,11 +243,11 @@ def _change(before: Replay, after: Replay, stored: StoredStage) -> StageChange:
     )
 
 
-# --- what the run has -------------------------------------------------------------------------------------------------
+# --- the run's files --------------------------------------------------------------------------------------------------
 
 
-def _stored(run: Run) -> Iterator[StoredStage]:
-    """The finished stages that merge, in the order in which the loop made them."""
+def _read_stages(run: Run) -> Iterator[StoredStage]:
+    """Yield the finished stages with a merge, in the order of the loop."""
     for stage in run.stages:
         if stage.name.startswith("orm"):
             continue
@@ -245,13 +257,13 @@ def _stored(run: Run) -> Iterator[StoredStage]:
             rewrites: list[Reflection] = list(stage.rows(REFLECTIONS, Reflection))
             paths = [rewrite.revised for rewrite in rewrites]
             count: Counter[str] = Counter()
-            for rewrite in rewrites:  # the file has them try by try
+            for rewrite in rewrites:  # the file is in the order of the tries
                 tries.append(count[rewrite.draft.id])
                 count[rewrite.draft.id] += 1
         elif not stage.has(PATHS):
             continue
         try:
-            judged = tuple(judged_rows(paths, list(stage.rows(VERDICTS, Verdict))))
+            judged = tuple(join_verdicts(paths, list(stage.rows(VERDICTS, Verdict))))
         except KeyError as error:
             raise DataError(
                 f"{stage.folder / VERDICTS}: has no verdict on {error.args[0]}; the run's files were changed"
@@ -259,12 +271,12 @@ def _stored(run: Run) -> Iterator[StoredStage]:
         yield StoredStage(stage, judged, tuple(tries))
 
 
-def _problems(run: Run, notes: list[str]) -> Any:
-    """(id -> Problem or None); nothing is known, and that is said, where the data cannot be opened."""
+def _open_problems(run: Run, notes: list[str]) -> Any:
+    """Return a lookup from an id to a Problem or None. Data that cannot be opened adds a note, and has no problem."""
     try:
         lookup = problem_lookup(run.config)
     except (MathSEError, OSError) as error:
-        notes.append(f"the run's data cannot be opened, so no precision is known: {error}")
+        notes.append(f"the run's data cannot be opened, so precision is unknown: {error}")
         return lambda problem_id: None
 
     def problem_of(problem_id: str) -> Problem | None:

@@ -1,4 +1,4 @@
-"""``mathse reward-server RUN``: the ORM of a run as the reward of others' reinforcement learning, over HTTP.
+"""``mathse reward-server RUN``: serve a run's ORM as a reward for reinforcement learning, over HTTP.
 
     mathse reward-server outputs/demo/seed_0                 # http://127.0.0.1:8087 until Ctrl-C
     curl -s 127.0.0.1:8087/reward -H 'Content-Type: application/json' \
@@ -6,14 +6,14 @@
 
 POST /reward                {"prompts" or "problem_ids", "completions", "answers"?, "images"?}, lists of one length
                             -> {"rewards": [P(correct), ...], "verdicts": [{status, error_step, error_analysis}, ...]}
-POST /v1/chat/completions   as OpenAI's: question as user, path as assistant -> the verdict with "reward" as JSON
+POST /v1/chat/completions   OpenAI's format: question as user, path as assistant -> the verdict with "reward" as JSON
 GET  /v1/models, /health
 
-What each may hold is in ``requests``. TRL's GRPOTrainer and verl call Python functions: those of ``client`` ask this
-server, and that file needs nothing but Python. One model judges one request at a time; requests are bounded in bytes,
-rows, text and the time in which they arrive, and those that are too many get status 503. The server listens to this
-machine alone unless ``--host`` says otherwise, knows no passwords, reads no file that a request names and runs no code
-that a run names.
+``requests`` has the format of each request. TRL's GRPOTrainer and verl call Python functions: those of ``client`` send
+requests to this server, and need only Python. One model judges one request at a time. Requests have limits of bytes,
+rows, text and arrival time, and status 503 answers a request beyond the server's capacity. Without ``--host`` the
+server listens only on this machine. It has no passwords, reads no file that a request names, and runs no code that a
+run names.
 """
 
 from __future__ import annotations
@@ -28,26 +28,28 @@ from mathse.errors import ConfigError
 
 __all__ = ["main"]
 
-HOST, PORT = "127.0.0.1", 8087
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8087
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until it is stopped; raises MathSEError for a run without an ORM, and for an address that is taken."""
+    """Serve until a signal stops the server. Raises MathSEError for a run without an ORM and for a used address."""
     parser = argparse.ArgumentParser(
-        prog=program("reward-server"), description="A run's ORM as a reward over HTTP, for TRL, verl and others"
+        prog=program("reward-server"), description="Serve a run's ORM as a reward over HTTP, for TRL, verl and others."
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with a trained ORM")
-    parser.add_argument("--host", default=HOST, help=f"the address to listen at (default: {HOST}, this machine alone)")
-    parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0: any that is free")
+    parser.add_argument(
+        "--host", default=DEFAULT_HOST, help=f"the address to listen on (default: {DEFAULT_HOST}, this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default: {DEFAULT_PORT}; 0: any free port")
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a name that clients call this machine by, beside its own and its addresses; may be repeated",
+        help="another name of this machine that clients use; may be repeated",
     )
     parser.add_argument("--accelerator", choices=("cpu", "gpu", "auto"), default="auto", help="default: auto")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="paths judged at once (default: 32)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="paths judged together (default: 32)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads on a CPU (default: 1)")
     parser.add_argument(
         "--explain", action="store_true", help="write an analysis of wrong paths too where P(correct) needs none"
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (sentence := missing("server")) is not None:
         raise ConfigError(f"mathse reward-server {sentence}")
 
-    from mathse.commands.reward_server.requests import Scorer  # here: --help needs no torch
+    from mathse.commands.reward_server.requests import RewardScorer  # loads torch, which --help does not need
     from mathse.commands.reward_server.server import RewardServer
     from mathse.evaluation.run_orm import RunORM
     from mathse.runs.reader import read_run
@@ -70,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.verify()
     orm = RunORM(run, arguments.accelerator, arguments.batch_size, arguments.explain, arguments.threads)
     try:
-        server = RewardServer((arguments.host, arguments.port), Scorer(run, orm), arguments.allow_host)
+        server = RewardServer((arguments.host, arguments.port), RewardScorer(run, orm), arguments.allow_host)
     except OSError as error:
         raise ConfigError(f"--host {arguments.host} --port {arguments.port}: {error}; choose another") from error
-    shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    print(f"the ORM of {run.name} gives rewards at http://{shown}:{server.server_port}", flush=True)
-    if arguments.host not in (HOST, "localhost", "::1"):
-        print("whoever reaches this address can use it: it asks for no password", flush=True)
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"the ORM of {run.name} gives rewards at http://{host}:{server.server_port}", flush=True)
+    if arguments.host not in (DEFAULT_HOST, "localhost", "::1"):
+        print("anybody who reaches this address can use it: it has no password", flush=True)
     server.serve_forever()
     return 0

@@ -1,1 +1,1 @@
-"""``hydra/launcher=slurm``: the jobs of a sweep, or one run on several nodes, as jobs of a SLURM cluster."""
+"""``hydra/launcher=slurm``: run the jobs of a sweep, or one run on several nodes, on a SLURM cluster."""

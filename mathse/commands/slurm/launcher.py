@@ -1,8 +1,8 @@
-"""Hydra's launcher for SLURM: submits the jobs of a sweep, or joins those that run, and tells what becomes of them.
+"""Hydra's launcher for SLURM: submit the jobs of a sweep, or find the running jobs, and print their states.
 
-A job is the command of a single run in its folder, under ``conf/hydra/launcher/job.sh``, which queues it again where it
-was stopped. So it can be stopped, looked at and gone on with as any run, and nothing is lost with the terminal: closed
-or left by Ctrl-C, it leaves the jobs as they are, and the same command watches them again.
+A job is the command of a single run in its folder, in the script ``conf/hydra/launcher/job.sh``, which queues a stopped
+job again. A job can be stopped, inspected and resumed as any run. A closed terminal or Ctrl-C does not stop the jobs,
+and the same command watches them again.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ from mathse.commands.slurm.submission import SlurmJob
 from mathse.config import sweeps
 from mathse.config.options import CONF
 from mathse.errors import MathSEError
-from mathse.runs.reader import finished_summary
+from mathse.runs.reader import read_finished_summary
 
 SCRIPT = CONF / "hydra" / "launcher" / "job.sh"
-FIRST_LOOK, RARELY = 1.0, 15.0  # seconds between two looks at the queue: at first, and later on
-UNSEEN = 3  # looks in which a job that has ended may still write its exit code: shared disks are slow
+FIRST_PAUSE, MAX_PAUSE = 1.0, 15.0  # seconds between two queries of the queue; the pause grows
+# Queries in which an ended job may still write its exit code, because shared disks are slow.
+MAX_QUERIES_WITHOUT_STATUS = 3
 
 
 @dataclass(frozen=True)
-class SweptJob:
-    name: str  # the overrides that make it different
+class SweepJob:
+    """A job of the sweep. ``name``: the overrides in which it differs from the other jobs."""
+
+    name: str
     overrides: list[str]
     config: DictConfig
     folder: Path
@@ -52,159 +55,168 @@ def launch(
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
 ) -> list[JobReturn]:
-    """Run a job for each list of overrides, and wait until all have ended. ``config``: the composed one, with Hydra's
-    own node.
+    """Run one job per list of overrides, and wait until all have ended.
 
-    Raises ConfigError before anything is submitted, JobFailed where jobs failed and no sweeper is interested in which,
-    KeyboardInterrupt (with a sentence) after Ctrl-C, which the jobs outlive.
+    Args:
+        config: the composed config with Hydra's own node.
+
+    Raises ConfigError before anything is submitted, JobFailed if jobs failed and no sweeper uses their results, and
+    KeyboardInterrupt with a message after Ctrl-C, which does not stop the jobs.
     """
-    plain: dict[str, Any] = {key: _plain(value) for key, value in settings.items()}
+    # Check all jobs before the first is submitted.
+    plain: dict[str, Any] = {key: _to_plain(value) for key, value in settings.items()}
     slurm = SlurmSettings(**plain)
-    in_all = set.intersection(*(set(overrides) for overrides in job_overrides))
+    shared = set.intersection(*(set(overrides) for overrides in job_overrides))
     jobs = []
     for overrides in job_overrides:
-        job = _composed(overrides, in_all, hydra, config)
+        job = _compose_job(overrides, shared, hydra, config)
         slurm.refuse_other_devices(program.check(_without_hydra(job.config)).trainer.devices)
         jobs.append(job)
     commands = {job.folder: program.command(job.overrides, job.folder) for job in jobs}
-    reasons = _watch(_under_way(jobs, commands, Path(str(config.hydra.sweep.dir)).absolute(), slurm))
+    reasons = _watch(_submit_or_find(jobs, commands, Path(str(config.hydra.sweep.dir)).absolute(), slurm))
     choosing = sweeps.chooses(config.hydra.sweeper)
     if reasons and not choosing:
         raise JobFailed(f"{len(reasons)} of {len(jobs)} jobs failed")
-    return [_returned(job, reasons.get(job.folder), choosing) for job in jobs]
+    return [_make_return(job, reasons.get(job.folder), choosing) for job in jobs]
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _composed(overrides: Sequence[str], in_all: Set[str], hydra: HydraContext, config: DictConfig) -> SweptJob:
-    """What Hydra's own launcher would run."""
+def _compose_job(overrides: Sequence[str], shared: Set[str], hydra: HydraContext, config: DictConfig) -> SweepJob:
+    """Return the job that Hydra's own launcher would run. ``shared``: overrides of all jobs."""
     composed = hydra.config_loader.load_sweep_config(config, list(overrides))
     HydraConfig.instance().set_config(composed)
     folder = Path(str(composed.hydra.sweep.dir), str(composed.hydra.sweep.subdir)).absolute()
-    of_run = [override for override in overrides if override.lstrip("+").partition("=")[0] != "sweep"]
-    name = ",".join(override for override in of_run if override not in in_all)
-    return SweptJob(name or folder.name, of_run, composed, folder)
+    run_overrides = [override for override in overrides if override.lstrip("+").partition("=")[0] != "sweep"]
+    name = ",".join(override for override in run_overrides if override not in shared)
+    return SweepJob(name or folder.name, run_overrides, composed, folder)
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
-    of_task = deepcopy(config)
-    with read_write(of_task), open_dict(of_task):
-        del of_task["hydra"]
-    return of_task
+    task_config = deepcopy(config)
+    with read_write(task_config), open_dict(task_config):
+        del task_config["hydra"]
+    return task_config
 
 
-def _under_way(
-    jobs: Sequence[SweptJob], commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSettings
-) -> dict[SlurmJob, SweptJob]:
-    """Those that are not finished, by their job in SLURM: it is there already, or is submitted here."""
-    unfinished = [job for job in jobs if finished_summary(job.folder) is None]
-    before = submission.submitted(sweep)
-    alive = {number for number, state in queue.states().items() if state.alive} if before else set()
-    joined = {j.folder: j for j in before.values() if j.number in alive and j.status() is None}
-    new = [job for job in unfinished if job.folder not in joined]
+def _submit_or_find(
+    jobs: Sequence[SweepJob], commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSettings
+) -> dict[SlurmJob, SweepJob]:
+    """Return the unfinished jobs by their job in SLURM, which is running already or is submitted here."""
+    # A job of an earlier submission counts as running if SLURM still has it and it has no exit code.
+    unfinished = [job for job in jobs if read_finished_summary(job.folder) is None]
+    before = submission.read_submitted(sweep)
+    alive = {number for number, state in queue.query_states().items() if state.is_alive} if before else set()
+    running = {job.folder: job for job in before.values() if job.number in alive and job.status() is None}
+    new = [job for job in unfinished if job.folder not in running]
     new_commands = {job.folder: commands[job.folder] for job in new}
-    numbers = joined | {job.folder: job for job in _submitted(new_commands, sweep, slurm)}
-    finished, joining = len(jobs) - len(unfinished), len(unfinished) - len(new)
-    _say(f"{_shown(sweep)}: {len(jobs)} jobs: {finished} finished before, {joining} under way, {len(new)} submitted")
-    watched = {numbers[job.folder]: job for job in unfinished}
-    for number, job in watched.items():
-        _say(f"{number.number}: {job.name}; log: {_shown(number.log)}")
+    slurm_jobs = running | {job.folder: job for job in _submit(new_commands, sweep, slurm)}
+    finished, joined = len(jobs) - len(unfinished), len(unfinished) - len(new)
+    _print_status(
+        f"{_shorten(sweep)}: {len(jobs)} jobs: {finished} finished before, {joined} running, {len(new)} submitted"
+    )
+    watched = {slurm_jobs[job.folder]: job for job in unfinished}
+    for slurm_job, job in watched.items():
+        _print_status(f"{slurm_job.number}: {job.name}; log: {_shorten(slurm_job.log)}")
     return watched
 
 
-def _submitted(commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSettings) -> list[SlurmJob]:
-    """``commands``: by run folder."""
+def _submit(commands: Mapping[Path, list[str]], sweep: Path, slurm: SlurmSettings) -> list[SlurmJob]:
+    """Submit an array of jobs. ``commands``: by run folder."""
     if not commands:
         return []
-    files = submission.new_files(sweep)
+    files = submission.make_files(sweep)
     lines = files / submission.COMMANDS
     lines.write_text("".join(f"{shlex.join(command)}\n" for command in commands.values()), encoding="utf-8")
     try:
         number = queue.submit([*slurm.options(files, len(commands))], [str(SCRIPT), str(lines)], slurm.environment())
     except MathSEError:
-        submission.take_back(files)
+        submission.remove_files(files)
         raise
-    return submission.record(files, number, [*commands])
+    return submission.write_record(files, number, [*commands])
 
 
-def _returned(job: SweptJob, reason: str | None, choosing: bool) -> JobReturn:
-    number = (finished_summary(job.folder) or {}).get("metric")
+def _make_return(job: SweepJob, reason: str | None, choosing: bool) -> JobReturn:
+    number = (read_finished_summary(job.folder) or {}).get("metric")
     if reason is None and number is None and choosing:
         reason = "the run has no dev accuracy for the sweeper to choose by; callbacks.evaluate measures it"
-    returned = JobReturn(overrides=job.overrides, cfg=job.config, working_dir=str(job.folder))
-    returned.status = JobStatus.COMPLETED if reason is None else JobStatus.FAILED
-    returned.return_value = number if reason is None else JobFailed(reason)
-    return returned
+    result = JobReturn(overrides=job.overrides, cfg=job.config, working_dir=str(job.folder))
+    result.status = JobStatus.COMPLETED if reason is None else JobStatus.FAILED
+    result.return_value = number if reason is None else JobFailed(reason)
+    return result
 
 
-def _watch(jobs: Mapping[SlurmJob, SweptJob]) -> dict[Path, str]:
-    """Tell what becomes of the jobs until all have ended; why each that failed did so, by its run folder.
+def _watch(jobs: Mapping[SlurmJob, SweepJob]) -> dict[Path, str]:
+    """Print the states of the jobs until all have ended. Returns the reason of each failed job by its run folder.
 
-    Raises KeyboardInterrupt with a sentence after Ctrl-C or SIGTERM, which leave them as they are.
+    Raises KeyboardInterrupt with a message after Ctrl-C or SIGTERM, which do not stop the jobs.
     """
     last_state: dict[SlurmJob, str] = {}
-    unseen = dict.fromkeys(jobs, 0)
+    queries = dict.fromkeys(jobs, 0)  # of ended jobs without an exit code
     reasons: dict[Path, str] = {}
-    pause = FIRST_LOOK
+    pause = FIRST_PAUSE
     try:
-        while unseen:
-            states = _states()
-            for job in list(unseen) if states is not None else ():
+        while queries:
+            states = _query_states()
+            for job in list(queries) if states is not None else ():
                 state = (states or {}).get(job.number)
                 status = job.status()
-                unseen[job] += status is None and (state is None or not state.alive)
-                if status is None and unseen[job] < UNSEEN:
-                    if state is not None and state.alive and last_state.get(job) != str(state):
+                queries[job] += status is None and (state is None or not state.is_alive)
+                # Wait for the exit code for some queries, then count the job as ended.
+                if status is None and queries[job] < MAX_QUERIES_WITHOUT_STATUS:
+                    if state is not None and state.is_alive and last_state.get(job) != str(state):
                         last_state[job] = str(state)
-                        _say(f"{job.number} ({jobs[job].name}): {state}")
+                        _print_status(f"{job.number} ({jobs[job].name}): {state}")
                     continue
-                del unseen[job]
-                if (reason := _why_it_failed(job, status, state)) is None:
-                    _say(f"{job.number} ({jobs[job].name}): finished: {_shown(job.folder)}")
+                del queries[job]
+                if (reason := _explain_failure(job, status, state)) is None:
+                    _print_status(f"{job.number} ({jobs[job].name}): finished: {_shorten(job.folder)}")
                 else:
                     reasons[job.folder] = reason
-                    _say(f"error: {job.number} ({jobs[job].name}): {reason}; log: {_shown(job.log)}")
-            if unseen:
+                    _print_status(f"error: {job.number} ({jobs[job].name}): {reason}; log: {_shorten(job.log)}")
+            if queries:
                 time.sleep(pause)
-                pause = min(pause * 1.2, RARELY)
+                pause = min(pause * 1.2, MAX_PAUSE)
     except KeyboardInterrupt:
-        numbers = " ".join(job.number for job in unseen)
+        numbers = " ".join(job.number for job in queries)
         raise KeyboardInterrupt(
-            f"jobs {numbers} are left as they are; the same command watches them again, `scancel {numbers}` stops them"
+            f"jobs {numbers} continue; the same command watches them again, `scancel {numbers}` stops them"
         ) from None
     return reasons
 
 
-def _states() -> dict[str, JobState] | None:
-    """None where SLURM does not answer: it is asked again."""
+def _query_states() -> dict[str, JobState] | None:
+    """Return the states of all jobs, or None if SLURM does not answer and must be asked again."""
     try:
-        return queue.states()
+        return queue.query_states()
     except MathSEError as e:
-        _say(f"{e}; the jobs are not touched by that")
+        _print_status(f"{e}; the jobs continue")
         return None
 
 
-def _why_it_failed(job: SlurmJob, status: int | None, state: JobState | None) -> str | None:
-    """None: it did not."""
+def _explain_failure(job: SlurmJob, status: int | None, state: JobState | None) -> str | None:
+    """Return the reason why a job failed, or None if it did not."""
     if status == 0:
         return None
     if status is not None and (state is None or state.state in ("FAILED", "COMPLETED", "COMPLETING")):
-        return f"exit code {status}: {job.last_words()}"
+        return f"exit code {status}: {job.last_error()}"
     endings = {
         "CANCELLED": "was cancelled",
-        "TIMEOUT": "ran out of its time (hydra.launcher.timeout_min) and could not be queued again",
-        "OUT_OF_MEMORY": "took more memory than it had asked for (hydra.launcher.mem_gb)",
+        "TIMEOUT": "exceeded its time (hydra.launcher.timeout_min) and could not be queued again",
+        "OUT_OF_MEMORY": "used more memory than it requested (hydra.launcher.mem_gb)",
         "NODE_FAIL": "lost its node",
     }
-    ended = endings.get(state.state, f"ended as {state.state}") if state is not None else "is gone from SLURM's queue"
-    return f"{ended}; the same command submits it again, and it goes on where it was"
+    ended = "is gone from SLURM's queue"
+    if state is not None:
+        ended = endings.get(state.state, f"ended as {state.state}")
+    return f"{ended}; the same command submits it again, and it continues from there"
 
 
-def _shown(path: Path) -> str:
+def _shorten(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _say(line: str) -> None:
+def _print_status(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

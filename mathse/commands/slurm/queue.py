@@ -1,7 +1,7 @@
-"""SLURM as far as a sweep needs it: hand an array of jobs in, ask what has become of them.
+"""The two calls of SLURM that a sweep needs: submit an array of jobs, and query their states.
 
-Asked is squeue, which every cluster has and which still knows jobs that ended a few minutes ago; sacct needs accounting
-to be set up.
+The states come from squeue, which every cluster has, and which still lists jobs that ended some minutes ago. sacct
+would need a cluster with accounting.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from mathse.errors import ConfigError, MathSEError
 
 # A job in any other state has ended.
-ALIVE = {
+ALIVE_STATES = {
     "PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
     "RESIZING", "RESV_DEL_HOLD", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED",
 }  # fmt: skip
@@ -23,12 +23,14 @@ ALIVE = {
 
 @dataclass(frozen=True)
 class JobState:
+    """The state of a job in SLURM."""
+
     state: str  # SLURM's word: "RUNNING"
     where_or_why: str  # the nodes that it runs on, or the reason for which it waits: "one", "(Resources)"
 
     @property
-    def alive(self) -> bool:
-        return self.state in ALIVE
+    def is_alive(self) -> bool:
+        return self.state in ALIVE_STATES
 
     def __str__(self) -> str:
         state = self.state.lower().replace("_", " ")
@@ -36,27 +38,29 @@ class JobState:
 
 
 def submit(options: Sequence[str], script: Sequence[str], environment: Mapping[str, str]) -> str:
-    """Hand a script with its arguments to sbatch; the job's number.
+    """Submit a script with its arguments to sbatch. Returns the job's number.
 
-    Raises ConfigError where SLURM is not there or refuses it.
+    Raises ConfigError for a machine without SLURM and for a refused job.
     """
     if shutil.which("sbatch") is None:
         raise ConfigError(
-            "hydra/launcher=slurm: there is no sbatch on this machine's path; start the command where jobs are "
-            "submitted, on a login node as a rule"
+            "hydra/launcher=slurm: there is no sbatch on this machine's path; start the command on a machine "
+            "that submits jobs, usually a login node"
         )
+    # sbatch repeats its reason for each task of the array: keep each line once.
     command = ["sbatch", "--parsable", *options, *script]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.splitlines()]
         reason = "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
         requested = " ".join(option for option in options if not option.startswith(("--output", "--chdir")))
-        raise ConfigError(f"hydra/launcher=slurm: sbatch refuses the jobs: {reason} (asked for: {requested})")
+        raise ConfigError(f"hydra/launcher=slurm: sbatch refuses the jobs: {reason} (requested: {requested})")
     return done.stdout.strip().partition(";")[0]  # "12", or "12;cluster"
 
 
-def states() -> dict[str, JobState]:
-    """Of this user's jobs, by number; of an array "12_3". Raises MathSEError where SLURM does not answer."""
+def query_states() -> dict[str, JobState]:
+    """Return the states of this user's jobs by number, in an array "12_3". Raises MathSEError without an answer."""
+    # %F|%K|%T|%R: array, index in the array, state, nodes or reason.
     command = ["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%F|%K|%T|%R"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What is asked of SLURM: the settings of ``hydra/launcher=slurm`` as options of sbatch."""
+"""The settings of ``hydra/launcher=slurm`` as options of sbatch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mathse.errors import ConfigError
 
 @dataclass
 class SlurmSettings:
-    """conf/hydra/launcher/slurm.yaml says what each is."""
+    """The settings; conf/hydra/launcher/slurm.yaml describes each."""
 
     name: str
     partition: str | None
@@ -33,7 +33,7 @@ class SlurmSettings:
     additional_parameters: dict[str, Any]
 
     def options(self, files: Path, jobs: int) -> Iterator[str]:
-        """sbatch's, for an array of so many jobs with their files in ``files``."""
+        """Yield the options of sbatch for an array of ``jobs`` jobs. ``files``: the folder of their logs."""
         values = {
             "job-name": self.name,
             "partition": self.partition,
@@ -54,7 +54,7 @@ class SlurmSettings:
         yield from (f"--{key}={value}" for key, value in values.items() if value is not None)
 
     def environment(self) -> dict[str, str]:
-        """What job.sh reads."""
+        """Return the variables that job.sh reads."""
         return {
             "MATHSE_SIGNAL_DELAY": str(self.signal_delay_s),
             "MATHSE_MAX_REQUEUES": str(self.max_num_timeout),
@@ -63,9 +63,9 @@ class SlurmSettings:
         }
 
     def refuse_other_devices(self, devices: int) -> None:
-        """Raises ConfigError where the tasks of a node are not the run's ranks there."""
-        starts_its_own = self.nodes == 1 and self.tasks_per_node == 1
-        if self.tasks_per_node != devices and not starts_its_own:
+        """Raise ConfigError if the tasks of a node are not the run's ranks on this node."""
+        starts_own_ranks = self.nodes == 1 and self.tasks_per_node == 1
+        if self.tasks_per_node != devices and not starts_own_ranks:
             raise ConfigError(
                 f"hydra.launcher.tasks_per_node = {self.tasks_per_node} on {self.nodes} nodes, trainer.devices = "
                 f"{devices}: each task is a rank, so both must be the same number (on one node tasks_per_node may also "

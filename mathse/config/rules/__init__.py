@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mathse.config.rules import data, evaluation, fits, judges, models, run, serving
+from mathse.config.rules import data, evaluation, fits, judges, models, run, serving, updates
 from mathse.config.schema import EvaluateConfig, TrainConfig
 
 Rule = Callable[[Any], Iterator[str]]
@@ -29,7 +29,10 @@ RULES: dict[type, tuple[Rule, ...]] = {
         fits.kept_features_are_of_a_frozen_tower,
         fits.lora_scopes_exist,
         run.task_has_its_rows,
-        run.preferences_are_a_student_s_own,
+        updates.update_rows_are_a_student_s_own,
+        updates.groups_can_be_compared,
+        updates.policy_gradients_are_consistent,
+        updates.online_updates_sample_here,
         data.data_is_there,
         data.task_domain_has_its_prompts,
         data.splits_are_the_set_s_own,

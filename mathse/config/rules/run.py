@@ -36,24 +36,6 @@ def task_has_its_rows(config: TrainConfig) -> Iterator[str]:
         yield "evolution.reflect.row = 'draft': sft.train holds no drafts; leave it out, or run task=evolve"
 
 
-def preferences_are_a_student_s_own(config: TrainConfig) -> Iterator[str]:
-    evolution = config.evolution
-    if evolution.update == "sft":
-        return
-    if config.task != "evolve":
-        yield (
-            f"evolution.update = {show(evolution.update)}: pairs come up in rounds, and task is {config.task}; leave "
-            "it out"
-        )
-    if evolution.update == "dpo":
-        for key, init in (("evolution.init", evolution.init), ("evolution.reflect.init", evolution.reflect.init)):
-            if init != "previous":
-                yield (
-                    f"evolution.update = 'dpo': goes on from the student whose paths were judged; pass {key}=previous, "
-                    "or evolution.update=sft_then_dpo"
-                )
-
-
 def teacher_can_solve_the_data(config: TrainConfig) -> Iterator[str]:
     synthetic = isinstance(config.data, SyntheticData)
     if isinstance(config.teacher, SymbolicTeacher) and not synthetic:

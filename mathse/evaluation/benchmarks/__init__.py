@@ -1,5 +1,8 @@
-"""Scoring of MathVista, MathVerse, MATH-Vision, We-Math, MathVL-test, DynaMath, LogicVista and MMMU-Pro, by the
-contract of ``mathse.evaluation.benchmark``."""
+"""Rows and official scoring of MathVista, MathVerse, MATH-Vision, We-Math, MathVL-test, DynaMath, LogicVista and
+MMMU-Pro.
+
+Each module implements ``mathse.evaluation.benchmark.Benchmark``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 from mathse.errors import ConfigError
 from mathse.evaluation.benchmark import Benchmark
 
-SETTINGS = {  # classes of mathse.config.evaluation
+SETTINGS = {  # benchmark -> its settings class in mathse.config.evaluation
     "mathvista": "MathVista",
     "mathverse": "MathVerse",
     "mathvision": "MathVision",
@@ -22,14 +25,14 @@ NAMES = tuple(SETTINGS)
 
 
 def make(name: str, **settings: Any) -> Benchmark:
-    """The benchmark ``name``; ConfigError for a name that is none, or a setting out of range."""
+    """Build benchmark ``name``. Raises ConfigError for an unknown name or a setting out of range."""
     if name not in SETTINGS:
         raise ConfigError(f"benchmark = {name!r}, allowed: {', '.join(NAMES)}; choose one")
-    from mathse.config import (  # here: each scoring process imports this package, and is started often
+    from mathse.config import (  # here: each scoring process imports this package, and many are started
         build,
         evaluation,
         make_settings,
     )
 
-    made: Benchmark = build(make_settings(getattr(evaluation, SETTINGS[name]), f"benchmark.{name}", settings))
-    return made
+    benchmark: Benchmark = build(make_settings(getattr(evaluation, SETTINGS[name]), f"benchmark.{name}", settings))
+    return benchmark

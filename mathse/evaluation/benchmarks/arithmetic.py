@@ -1,8 +1,8 @@
-"""The value of a printed sympy expression, without ``eval``: what MATH-Vision's script gets from ``eval(str(expr))``.
+"""The value of a printed sympy expression, without ``eval``; MATH-Vision's script computes ``eval(str(expr))``.
 
-That script evaluates among the names of Python's ``math``, so "4*pi" has a value, and "E", "oo", "Abs(-1)" and "x" have
-none. The same Python operators are applied here to the same tree; anything but numbers, operators, comparisons and
-calls of ``math`` functions is refused, and so is a power or factorial too large to be an answer.
+The script evaluates with the names of Python's ``math``: "4*pi" has a value, "E", "oo", "Abs(-1)" and "x" have none.
+This module applies the same Python operators to the same tree. It accepts numbers, operators, comparisons and calls of
+``math`` functions, and refuses powers and factorials that are too large for an answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 Number = int | float
-MAX_BITS = 100_000  # of an integer power; the gold answers have at most 30
+MAX_BITS = 100_000  # bits of an integer power; the reference answers have at most 30
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -34,16 +34,16 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 }
 _NAMES = {name: value for name, value in vars(math).items() if isinstance(value, float)}
 _FUNCTIONS = {name: value for name, value in vars(math).items() if callable(value) and not name.startswith("_")}
-_GROWING = ("factorial", "perm", "comb")  # functions whose value may be too large to compute
-_MAX_GROWING = 5_000
+_FAST_GROWING = ("factorial", "perm", "comb")  # functions with values that may be too large to compute
+_MAX_ARGUMENT = 5_000  # of these functions
 
 
 class NoNumber(ValueError):
-    """The text has no number for a value."""
+    """The value of a text is no number."""
 
 
 def number_of(text: str) -> Number:
-    """The value of ``text``, rounded to 2 decimals as the official script does; NoNumber if it has none."""
+    """Return the value of ``text``, rounded to 2 decimals as in the official script. Raises NoNumber if it has none."""
     try:
         rounded = round(_value(ast.parse(text, mode="eval").body), 2)
     except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
@@ -73,15 +73,15 @@ def _value(node: ast.expr) -> Any:
         case ast.Compare(left=first, ops=ops, comparators=others):
             # "3 < 4" is True, which rounds to 1; also "1 < 2 < 3".
             values = [_value(operand) for operand in (first, *others)]
-            for comparison, one, next_one in zip(ops, values, values[1:], strict=False):
+            for comparison, left_value, right_value in zip(ops, values, values[1:], strict=False):
                 if type(comparison) not in _COMPARE:
                     raise NoNumber("no comparison of numbers")
-                if not _COMPARE[type(comparison)](one, next_one):
+                if not _COMPARE[type(comparison)](left_value, right_value):
                     return False
             return True
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
             values = [_value(argument) for argument in args]
-            if name in _GROWING and any(value > _MAX_GROWING for value in values):
+            if name in _FAST_GROWING and any(value > _MAX_ARGUMENT for value in values):
                 raise NoNumber(f"{name} of a number too large")
             return _FUNCTIONS[name](*values)
     raise NoNumber(f"{type(node).__name__} has no value")

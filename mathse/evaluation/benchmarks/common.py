@@ -1,4 +1,4 @@
-"""What several official benchmarks need: published prompts, rows without a verdict, the accuracy of a file."""
+"""Helpers of several benchmarks: published prompts, rows without a verdict, the accuracy of a file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mathse.evaluation.benchmark import NOT_SCORED, Extraction, Item, Scored, pa
 
 @cache
 def prompt_file(name: str) -> str:
-    """A published prompt, from prompts/NAME.txt, without blanks around it."""
+    """Read a published prompt from prompts/NAME.txt, without surrounding blanks."""
     return (Path(__file__).with_name("prompts") / f"{name}.txt").read_text(encoding="utf-8").strip()
 
 
 def unscored(item: Item, response: str, extraction: Extraction, answer: str, note: str = "") -> Scored:
-    """A row without a verdict."""
+    """Return a row without a verdict."""
     return Scored(item.problem.id, response, extraction.text, None, answer, None, NOT_SCORED, note)
 
 
@@ -27,8 +27,12 @@ def scored_by_rule(
     extractions: Sequence[Extraction],
     verdict: Callable[[Item, str], tuple[str, bool, str]],
 ) -> list[Scored]:
-    """A verdict on each extraction. ``verdict``: of an item and the answer found, the answer in the benchmark's normal
-    form, whether it is right, and a note."""
+    """Return a verdict on each extraction.
+
+    Args:
+        verdict: returns, for an item and an extracted answer, the answer in the benchmark's normal form, whether it is
+            correct, and a note.
+    """
     scored = []
     for item, response, extraction in paired(items, responses, extractions):
         reference = item.problem.answer
@@ -44,12 +48,12 @@ def scored_by_rule(
 
 
 def overall(scored: Sequence[Scored]) -> dict[str, float | int]:
-    """{"accuracy", "correct", "total"} over the rows that have a verdict."""
+    """Return {"accuracy", "correct", "total"} over the rows with a verdict."""
     marks = [row.correct for row in scored if row.correct is not None]
     return share(sum(marks), len(marks))
 
 
 def metadata(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row's ``metadata`` object; the row itself where its fields stand at the top."""
+    """Return the row's ``metadata`` object; the row itself if its fields are at the top level."""
     values = row.get("metadata")
     return values if isinstance(values, Mapping) else row

@@ -1,9 +1,9 @@
-"""The student's own way to announce its answer, and the answer behind it.
+"""The answer marker of a student, and the answer behind it.
 
-MathSE's students end with "The answer to this problem is ..."; other students of this field with "†Answer: ...",
-"Answer: ...", "<answer>...</answer>" or a Chinese phrase. No official extractor reads any of these (a rule that cuts at
-the marker takes one published model on MATH-Vision from 8.3 % to 20.7 %), so a benchmark rewrites the marked answer
-into what its extractor does read, and both numbers are shown.
+MathSE's students end with "The answer to this problem is ..."; other models end with "†Answer: ...", "Answer: ...",
+"<answer>...</answer>" or a Chinese phrase. No official extractor reads any of these: a rule that cuts at the marker
+raises a published model on MATH-Vision from 8.3 % to 20.7 %. A benchmark therefore rewrites the marked answer into the
+form that its extractor reads, and both accuracies are shown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 
 from mathse.scoring.answers import MAX_TEXT, answer_after, boxed_answer
 
-_MARKER = re.compile(  # one newline begins a line's marker: with blank lines before it, time would be quadratic
+_MARKER = re.compile(  # a marker at a line's start takes a single newline: several would make the time quadratic
     r"the (?:final |correct )?answer to this problem is"
     r"|(?:^|\n)(?:[^\S\n]|[>*_#†])*(?:the )?(?:final )?answer[*_]*\s*[:：]"
     r"|†\s*answer\b|<answer>|本题的答案(?:是|为)|(?:最终|正确)?答案(?:是|为|[:：])|故选",
@@ -24,9 +24,9 @@ _OPTION = re.compile(r"\(([A-J])\)|([A-J])(?=[.:)](?:\s|$)|、)")
 
 
 def marked_answer(response: str) -> str | None:
-    """The answer behind the last marker, an option's letter alone; None without marker, or without answer behind it.
+    """Return the answer behind the last marker; for an option, only its letter. None: no marker, or no answer there.
 
-    Of a longer response the last ``MAX_TEXT`` characters are read.
+    Only the last ``MAX_TEXT`` characters of a response are read.
     """
     response = response[-MAX_TEXT:]
     markers = deque(_MARKER.finditer(response), maxlen=1)
@@ -47,6 +47,6 @@ def marked_answer(response: str) -> str | None:
 
 
 def mapped_response(response: str) -> str:
-    """``response`` as \\boxed{its marked answer}, which is all that a boxed extractor reads; itself without marker."""
+    """Return \\boxed{marked answer} for extractors of boxed answers. A response without marker stays unchanged."""
     answer = marked_answer(response)
     return response if answer is None else f"\\boxed{{{answer}}}"

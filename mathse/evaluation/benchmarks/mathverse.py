@@ -1,19 +1,19 @@
 """MathVerse: Zhang et al. 2024, "MathVerse: Does Your Multi-modal LLM Truly See the Diagrams in Visual Math Problems?"
 
 Source: ZrrSkywalker/MathVerse (hub: AI4Math/MathVerse), testmini 788 problems in 5 versions, and 788 "Text Only" rows
-which are no part of the overall score; MIT. Metric: accuracy with the prompt ``query_wo``, by version, subject and
-subfield. One row:
+that do not count for the overall score; MIT. Metric: accuracy with the prompt ``query_wo``, by version, subject and
+subfield. A row:
 
     {"sample_index": "3424", "problem_index": "685", "problem_version": "Vision Dominant", "question": "Find L.",
      "image": "images_version_5/image_685.png", "answer": "14", "question_type": "free-form",
      "metadata": {"subject": "Solid Geometry", "subfield": "Length", ...}, "query_wo": "...", "query_cot": "..."}
 
 An LLM extracts the answer (extract_answer_s1.py; it sees the last ``trunk_response`` words, 30 as in the authors'
-command, -1 for all) and an LLM judges it (score_answer_s2.py, the examples of 2024-04-19). Two departures, both where
-the released script cannot work: groups are read from "metadata" (it reads a key that no row has), and the question of
-a Vision Only row, which is empty, is its ``question_for_eval``, else the one of its Text Dominant version. A judge's
-reply counts if it is 0 or 1 once "Judgement:" is removed, as there; on any other reply the script asks again without
-end, and here the row is not scored.
+command, -1 for all) and an LLM judges it (score_answer_s2.py, the examples of 2024-04-19). There are three differences
+from the released script, where it cannot work. Groups are read from "metadata"; the script reads a key that no row has.
+A Vision Only row has an empty question; the judge sees its ``question_for_eval``, else the question of its Text
+Dominant version. A judge's reply counts if it is 0 or 1 after "Judgement:" is removed, as in the script; after any
+other reply the script asks again without end, and here the row is not scored.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
 EXTRACT, JUDGE = "mathverse-extract/1", "mathverse-judge/1"
-MAX_TOKENS = 256
+MAX_TOKENS = 256  # of a reply
 _REQUIRED = ("sample_index", "problem_index", "problem_version", "question_type", "answer")
 _TEXT_ONLY = "Text Only"
 _VERSIONS = ("Text Dominant", _TEXT_ONLY, "Text Lite", "Vision Intensive", "Vision Dominant")  # the fullest text first
@@ -53,7 +53,7 @@ _FORMS = {
 
 
 class MathVerse:
-    """Options: ``prompt`` and ``trunk_response`` (how many last words the extractor sees; -1: all)."""
+    """Options: ``prompt`` and ``trunk_response`` (number of last words that the extractor sees; -1: all)."""
 
     name: ClassVar[str] = "mathverse"
     title: ClassVar[str] = "MathVerse"
@@ -68,12 +68,12 @@ class MathVerse:
         self._models: dict[str, str] = {}
 
     def check(self) -> None:
-        """Nothing beyond Python is needed."""
+        """Do nothing: scoring needs only Python."""
 
     def load(
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
-        """See ``base.Benchmark.load``."""
+        """Read the rows; see ``Benchmark.load``."""
         split = split or self.splits[0]
         source = source_of(self.name, self.splits, str(self.hub), problems, split, config=split)
         return load_items(self._item, self.name, "sample_index", _REQUIRED, source, images, need_images)
@@ -93,31 +93,36 @@ class MathVerse:
         return Item(problem, row, question_text(problem) if self.prompt == "plain" else query(row, self.prompt))
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None) -> list[Extraction]:
-        """By ``llm``, all in one go."""
+        """Ask ``llm`` for all extractions at once."""
         responses = [response for _, response in paired(items, responses)]
         if llm is None:
             return [Extraction(None, NOT_SCORED)] * len(responses)
         self._models["extractor"] = llm.model
         prompts = [extraction_prompt(response, self.trunk_response) for response in responses]
-        return [
-            Extraction(None, NOT_SCORED)
-            if reply is None
-            else Extraction(reply.replace("Extracted Answer: ", "").strip(), f"llm:{EXTRACT}")
-            for reply in llm.ask(prompts, EXTRACT, MAX_TOKENS)
-        ]
+        extractions = []
+        for reply in llm.ask(prompts, EXTRACT, MAX_TOKENS):
+            if reply is None:
+                extractions.append(Extraction(None, NOT_SCORED))
+            else:
+                text = reply.replace("Extracted Answer: ", "").strip()
+                extractions.append(Extraction(text, f"llm:{EXTRACT}"))
+        return extractions
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None
     ) -> list[Scored]:
-        """By ``llm``; a row without extraction, without ``llm`` or with an unreadable judgement is not scored."""
+        """Ask ``llm`` to judge. A row without extraction, judge or readable judgement is not scored."""
+        # 1. The judge's replies, by position.
         table = list(paired(items, responses, extractions))
-        questions = evaluated_questions(items)
-        extracted = {k: extraction.text for k, extraction in enumerate(extractions) if extraction.text is not None}
+        questions = judge_questions(items)
+        texts = {k: extraction.text for k, extraction in enumerate(extractions) if extraction.text is not None}
         replies: dict[int, str | None] = {}
-        if llm is not None and extracted:
+        if llm is not None and texts:
             self._models["judge"] = llm.model
-            prompts = [judge_prompt(questions[k], items[k].problem.answer, text) for k, text in extracted.items()]
-            replies = dict(zip(extracted, llm.ask(prompts, JUDGE, MAX_TOKENS), strict=True))
+            prompts = [judge_prompt(questions[k], items[k].problem.answer, text) for k, text in texts.items()]
+            replies = dict(zip(texts, llm.ask(prompts, JUDGE, MAX_TOKENS), strict=True))
+
+        # 2. The verdicts.
         scored = []
         for k, (item, response, extraction) in enumerate(table):
             text, answer = extraction.text, item.problem.answer
@@ -129,7 +134,7 @@ class MathVerse:
             elif (correct := judgement(replies[k])) is None:
                 reply = replies[k]
                 content = "nothing usable" if reply is None else repr(reply[:80])
-                note = f"the judge said {content}, neither 0 nor 1"
+                note = f"the judge's reply is {content}, neither 0 nor 1"
             if correct is None:
                 scored.append(unscored(item, response, extraction, answer, note))
             else:
@@ -138,11 +143,11 @@ class MathVerse:
         return scored
 
     def mapped(self, response: str) -> str:
-        """The response itself: an LLM reads any marker."""
+        """Return the response unchanged: an LLM reads any marker."""
         return response
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """math-verify on letter or value; None for the golds of several letters, which it cannot read."""
+        """Ask math-verify, with letter or value as reference; None for references with several letters."""
         questions = []
         for item, response in paired(items, responses):
             references = [] if "\n" in item.problem.answer else [item.problem.answer]
@@ -150,22 +155,23 @@ class MathVerse:
         return second_opinions(questions)
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
-        """The "total", and by "version", "subject" and "subfield" ("Plane Geometry-Angle"). Text Only rows count under
-        "version" alone, unless there are no others."""
+        """Return the "total", and accuracies by "version", "subject" and "subfield" ("Plane Geometry-Angle").
+
+        Text Only rows count only under "version", unless all rows are Text Only: the benchmark's overall score leaves
+        them out.
+        """
         pairs = list(paired(items, scored))
-        # Text Only is no part of the paper's overall score.
         counted = [pair for pair in pairs if pair[0].raw["problem_version"] != _TEXT_ONLY] or pairs
         versions = group_accuracy(pairs, lambda item: [("version", item.raw["problem_version"])])
         return {"total": overall([row for _, row in counted]), **versions, **group_accuracy(counted, _groups)}
 
     def protocol(self) -> dict[str, Any]:
-        """What decided."""
+        """Return prompts, models and rules."""
+        words = f", the last {self.trunk_response} words" if self.trunk_response > 0 else ""
         return {
             "benchmark": self.title,
             "prompt": self.prompt,
-            "extraction": f"LLM ({EXTRACT}), the last {self.trunk_response} words"
-            if self.trunk_response > 0
-            else f"LLM ({EXTRACT})",
+            "extraction": f"LLM ({EXTRACT}){words}",
             "scoring": f"LLM ({JUDGE}), replies other than 0 and 1 not scored",
             "extractor": self._models.get("extractor"),
             "judge": self._models.get("judge"),
@@ -174,7 +180,7 @@ class MathVerse:
 
 
 def query(row: Mapping[str, Any], name: str) -> str:
-    """``query_wo`` or ``query_cot``: the row's own, else built as the authors' are."""
+    """Return the row's ``query_wo`` or ``query_cot``, or build it in the authors' form."""
     if isinstance(published := row.get(name), str) and published.strip():
         return published
     form = _FORMS[row["question_type"]]
@@ -186,24 +192,24 @@ def query(row: Mapping[str, Any], name: str) -> str:
 
 
 def extraction_prompt(response: str, last_words: int) -> str:
-    """What the extractor is asked; only spaces part words, as in the script."""
-    shown = " ".join(response.split(" ")[-last_words:]) if last_words > 0 else response
-    return f"{prompt_file('mathverse_extract')}\n\nModel response: '{shown}'\nExtracted Answer: "
+    """Build the extractor's prompt with the last words of a response. Only spaces separate words, as in the script."""
+    end = " ".join(response.split(" ")[-last_words:]) if last_words > 0 else response
+    return f"{prompt_file('mathverse_extract')}\n\nModel response: '{end}'\nExtracted Answer: "
 
 
 def judge_prompt(question: str, reference: str, extraction: str) -> str:
-    """What the judge is asked."""
+    """Build the judge's prompt."""
     return prompt_file("mathverse_judge").format(question=question, gt=reference, extraction=extraction)
 
 
 def judgement(reply: str | None) -> bool | None:
-    """The judge's 0 or 1, strictly; None for anything else: "The answer 10 is wrong" says neither."""
+    """Read the judge's 0 or 1. Any other reply, such as "The answer 10 is wrong", is None."""
     return {"1": True, "0": False}.get((reply or "").replace("Judgement:", "").strip())
 
 
-def evaluated_questions(items: Sequence[Item]) -> list[str]:
-    """The question that the judge sees of each item."""
-    # problem -> version -> question
+def judge_questions(items: Sequence[Item]) -> list[str]:
+    """Return the question of each item for the judge."""
+    # Questions of all versions: problem -> version -> question.
     versions: dict[str, dict[str, str]] = {}
     for item in items:
         if question := item.raw.get("question"):

@@ -1,14 +1,14 @@
 """MATH-Vision: Wang et al. 2024, "Measuring Multimodal Mathematical Reasoning with MATH-Vision Dataset".
 
 Source: mathllm/MATH-V (hub: MathLLMs/MathVision), test 3,040 rows, testmini a subset of 304; MIT. Metric: accuracy,
-over all and by level, subject and both, as 178 strings such as "218/3040=7.17%". One row:
+over all rows and by level, subject and both, as 178 strings such as "218/3040=7.17%". A row:
 
     {"id": "2", "question": "Which bike is most expensive?\\n<image1>", "options": ["A", "B", "C", "D", "E"],
      "answer": "A", "solution": null, "level": 2, "subject": "arithmetic", "image": "images/2.jpg"}
 
-Extraction and comparison are rules (``mathvision_answer``), the value of a LaTeX text is what latex2sympy2 1.9.1 makes
-of it (``official_latex``), in a process of its own and within a second. A response that announces its answer in another
-way than the script expects is wrong by these rules; ``mapped`` puts the student's marked answer into \\boxed{}.
+Extraction and comparison are rules (``mathvision_answer``). latex2sympy2 1.9.1 computes the value of a LaTeX text
+(``official_latex``), in a separate process and within a second. A response with an answer in a form that the script
+does not expect is wrong by these rules; ``mapped`` puts the student's marked answer into \\boxed{}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mathse.evaluation.benchmarks.bounded import Overrun, Workers
 from mathse.evaluation.benchmarks.common import unscored
 from mathse.evaluation.benchmarks.marker import mapped_response
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
-from mathse.evaluation.benchmarks.mathvision_answer import equal, extracted_answer, quick_value
+from mathse.evaluation.benchmarks.mathvision_answer import equal, find_answer, quick_value
 from mathse.evaluation.benchmarks.rows import SourceRow, image_path, load_items, source_of
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
@@ -47,7 +47,7 @@ def _workers() -> Workers:
 
 
 class MathVision:
-    """Options: ``prompt``; "cot" and "direct" are the authors' own."""
+    """Option ``prompt``: "cot" and "direct" are the authors' prompts."""
 
     name: ClassVar[str] = "mathvision"
     title: ClassVar[str] = "MATH-Vision"
@@ -61,13 +61,13 @@ class MathVision:
         check_choice("benchmark.mathvision.prompt", self.prompt, self.prompts)
 
     def check(self) -> None:
-        """See ``official_latex.check``."""
+        """Raise ConfigError if the official parser cannot work; see ``official_latex.check``."""
         official_latex.check()
 
     def load(
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
-        """See ``base.Benchmark.load``. A file is taken whole; DataError if it is larger than the split named."""
+        """Read the rows; see ``Benchmark.load``. Raises DataError for a file with more rows than the given split."""
         source = source_of(self.name, self.splits, str(self.hub), problems, split or "test")
         items = load_items(self._item, self.name, "id", _REQUIRED, source, images, need_images)
         if split is not None and len(items) > SIZES[split]:
@@ -93,33 +93,34 @@ class MathVision:
         )
         if self.prompt == "plain":
             return Item(problem, row, question_text(problem))
-        # Options that are no more than A B C D E are shown in the picture.
-        shown = problem.choices if "".join(problem.choices) != "ABCDE" else ()
-        option_lines = "".join(f"({letter}) {text}\n" for letter, text in zip(_letters(shown), shown, strict=True))
+        # Options with the texts A to E are in the picture; all others are listed.
+        listed = problem.choices if "".join(problem.choices) != "ABCDE" else ()
+        option_lines = "".join(f"({letter}) {text}\n" for letter, text in zip(_letters(listed), listed, strict=True))
         question = f"{problem.question}\n{option_lines}"
         return Item(problem, row, f"{_COT}{question}" if self.prompt == "cot" else f"{question}{_DIRECT}")
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:
-        """By rule; an LLM has no part in it."""
-        return [Extraction(extracted_answer(response)) for _, response in paired(items, responses)]
+        """Extract by rule."""
+        return [Extraction(find_answer(response)) for _, response in paired(items, responses)]
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
-        """The official verdicts. ConfigError where the official parser does not work."""
+        """Return the official verdicts. Raises ConfigError if the official parser cannot work."""
         self.check()
-        # The values that the loop below will ask for, worked out side by side.
+        # 1. Find the texts that the comparisons will parse, and parse them in parallel.
         texts: list[str] = []
 
-        def note_text(text: str) -> Number:
+        def record_text(text: str) -> Number:
             texts.append(text)
-            return len(texts)  # no two alike, so that the comparison goes on to its end
+            return len(texts)  # all values differ, so that no comparison ends early
 
         for item, extraction in paired(items, extractions):
             for reference in _references(item.problem) if extraction.text is not None else ():
-                equal(reference, extraction.text, note_text)
+                equal(reference, extraction.text, record_text)
         _workers().ask_all(text for text in texts if not quick_value(text)[0])
 
+        # 2. Compare.
         scored = []
         for item, response, extraction in paired(items, responses, extractions):
             answer, problem = extraction.text, item.problem
@@ -134,17 +135,19 @@ class MathVision:
         return scored
 
     def mapped(self, response: str) -> str:
-        """The student's marked answer in \\boxed{}."""
+        """Return the student's marked answer in \\boxed{}."""
         return mapped_response(response)
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """math-verify on the letter and the option's text, or on the value."""
-        pairs = paired(items, responses)
-        return second_opinions([(_references(p := item.problem), text, bool(p.choices)) for item, text in pairs])
+        """Ask math-verify, with the option's letter and text or the value as references."""
+        questions = []
+        for item, response in paired(items, responses):
+            questions.append((_references(item.problem), response, bool(item.problem.choices)))
+        return second_opinions(questions)
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
-        """The official keys, sorted, each with its official string."""
-        counts: dict[str, list[int]] = {}  # group -> [correct, scored]
+        """Return the official strings by their official keys, sorted."""
+        counts: dict[str, list[int]] = {}  # key -> [correct, scored]
         for item, row in paired(items, scored):
             if row.correct is None:
                 continue
@@ -157,7 +160,7 @@ class MathVision:
         return {name: f"{c}/{n}={round(c / n * 100, 2)}%" for name, (c, n) in sorted(counts.items())}
 
     def protocol(self) -> dict[str, Any]:
-        """What decided."""
+        """Return prompt, rules and parser."""
         return {
             "benchmark": self.title,
             "prompt": self.prompt,
@@ -169,14 +172,14 @@ class MathVision:
 
 
 class _BoundedValue:
-    """The value of a LaTeX text; ``overruns`` names the texts that took too long, and so have no value."""
+    """The value of a LaTeX text. ``overruns`` lists the texts that took too long and therefore have no value."""
 
     def __init__(self) -> None:
         self.overruns: list[str] = []
 
     def __call__(self, text: str) -> Number | None:
-        known, value = quick_value(text)
-        if known:
+        needs_no_parser, value = quick_value(text)
+        if needs_no_parser:
             return value
         try:
             parsed: Number | None = _workers().ask(text)
@@ -191,7 +194,7 @@ def _letters(options: Sequence[str]) -> list[str]:
 
 
 def _references(problem: Problem) -> list[str]:
-    """What an answer may equal: the reference, and the text of the option that it names."""
+    """Return the right answers: the reference, and the text of the option that it names."""
     if not problem.choices:
         return [problem.answer]
     return [problem.answer, problem.choices[ord(problem.answer) - ord("A")]]

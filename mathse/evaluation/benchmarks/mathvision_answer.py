@@ -1,7 +1,7 @@
-"""MATH-Vision's rules: the answer that its script finds in a response, and when two answers are equal.
+"""MATH-Vision's rules: the script's extraction of an answer, and its comparison of two answers.
 
-Written from evaluation/evaluate.py and evaluation/utils.py of mathllm/MATH-V (commit a1f5cc3), oddities included: they
-are part of the published numbers. Steps of the script that cannot change anything are left out.
+They follow evaluation/evaluate.py and evaluation/utils.py of mathllm/MATH-V (commit a1f5cc3), with all peculiarities:
+they affect the published numbers. Steps of the script without an effect are left out.
 """
 
 from __future__ import annotations
@@ -14,38 +14,39 @@ from mathse.evaluation.benchmarks.arithmetic import Number
 LETTERS = "ABCDE"
 _PHRASES = ("the final answer is", "the answer is", "the correct answer is", "the answer should be")
 _BOXED = re.compile(r"oxed\{(.*)\}", re.DOTALL)  # greedy: to the last brace of the text
-# Applied in this order, as plain text.
-_CLEANED: tuple[tuple[str, str], ...] = (
+# Replacements in this order, as plain text.
+_CLEAN: tuple[tuple[str, str], ...] = (
     (" ", ""), ("\\,", ""), ("∞", "\\infty"), ("+\\infty", "\\infty"), ("\\\\", "\\"), ("\n", ""), ("\\text", ""),
     ("\\mbox", ""), ("bmatrix", "pmatrix"), ("\\left", ""), ("\\right", ""), ("^{\\circ}", ""), ("^\\circ", ""),
     ("{m}^3", ""), ("m^3", ""), ("{units}", ""), ("units", ""), ("{km}", ""), ("km", ""),
-    # from here on: the rules of the MATH data set
+    # The rules of the MATH data set:
     ("\n", ""), ("\\!", ""), ("\\\\", "\\"), ("tfrac", "frac"), ("dfrac", "frac"), ("\\left", ""), ("\\right", ""),
     ("^{\\circ}", ""), ("^\\circ", ""), ("\\$", ""), ("$", ""),
 )  # fmt: skip
 _PERCENT = (("\\%", ""), (" .", " 0."), ("{.", "{0."))
 _LAST = tuple((f"({c})", c) for c in "abcde") + tuple((f"{{{c}}}", c) for c in "abcde")
 _SHORT_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
-# A text whose first thing is a letter: a symbol, which has no value. Not "e", since e^0 is 1.
+# A text that begins with a letter is a symbol without a value. "e" is an exception: e^0 is 1.
 _SYMBOL_FIRST = re.compile(r"[\s$({+-]*(?:[a-df-z]|e(?=[a-z]))", re.ASCII)
 
-Value = Callable[[str], Number | None]  # round(eval(str(latex2sympy(text))), 2), None where that fails
+Value = Callable[[str], Number | None]  # round(eval(str(latex2sympy(text))), 2); None if that fails
 
 
-def extracted_answer(response: str) -> str:
-    """The script's ``model_answer``: lower case, without blanks; an answer it cannot find is the whole response."""
+def find_answer(response: str) -> str:
+    """Return the script's ``model_answer``, in lower case without blanks; the whole response if it finds no answer."""
     text = response.strip()
-    # A letter alone at the start or at the end.
+    # 1. A single letter at the start or at the end.
     for c in LETTERS:
         if text.endswith((f" {c}.", f" ({c}).")) or text.startswith((f"{c}\n", f"({c})\n", f"({c}) {c}\n")):
             text = c
-    # "... is 12."
+    # 2. A number at the end: "... is 12."
     tail = text.split("is ")[-1].rstrip(".")
     try:
         float(tail)
         text = tail
     except ValueError:
         pass
+    # 3. The text behind an announcing phrase, or the last box.
     if "oxed{" not in text:
         for phrase in _PHRASES:
             for spelling in (phrase, phrase.replace("the", "The")):
@@ -54,13 +55,13 @@ def extracted_answer(response: str) -> str:
                     text = text.split("\n")[0].split(". ")[0]
     elif text.count("oxed{") > 1:
         text = "\\boxed{" + text.rpartition("oxed{")[2]
-    return _replaced(_plain(text), _LAST).rstrip(".").lstrip(":").strip()
+    return _replace_all(_normalize(text), _LAST).rstrip(".").lstrip(":").strip()
 
 
-def _plain(text: str) -> str:
-    """What the script calls find_math_answer."""
+def _normalize(text: str) -> str:
+    """Apply the script's find_math_answer."""
     text = text.lower().replace("{}", "")
-    # What is in the box, up to a brace that closes nothing, behind the last "=" or "\approx".
+    # The content of the box up to an unmatched closing brace, then the text behind the last "=" or "\approx".
     boxed = _BOXED.findall(text)
     text = boxed[-1] if boxed else text
     closing, opening = text.find("}"), text.find("{")
@@ -68,34 +69,36 @@ def _plain(text: str) -> str:
         text = text[:closing]
     text = text.split("=")[-1].split("\\approx")[-1]
     # Spelling: blanks, units, degrees, sizes of fractions and brackets.
-    text = _replaced(_replaced(text, _CLEANED).split("\\text{ ")[0], _PERCENT)
+    text = _replace_all(_replace_all(text, _CLEAN).split("\\text{ ")[0], _PERCENT)
     if text.startswith("."):
         text = f"0{text}"
     if len(approximations := text.split("\\approx")) == 2:
         text = approximations[1]
-    # One spelling of roots and fractions: \sqrt{2}, \frac{1}{2}.
+    # Roots and fractions with braces: \sqrt{2}, \frac{1}{2}.
     if "sqrt" in text:
-        text = _braced_fractions(_braced_roots(text).replace(" ", ""))
+        text = _add_braces_to_fractions(_add_braces_to_roots(text).replace(" ", ""))
     text = text.replace(" ", "")
-    return _slashed("\\frac{1}{2}" if text == "0.5" else text)
+    return _slash_to_fraction("\\frac{1}{2}" if text == "0.5" else text)
 
 
-def _replaced(text: str, table: tuple[tuple[str, str], ...]) -> str:
+def _replace_all(text: str, table: tuple[tuple[str, str], ...]) -> str:
     for old, new in table:
         text = text.replace(old, new)
     return text
 
 
-def _braced_roots(text: str) -> str:
-    """\\sqrt2 -> \\sqrt{2}"""
-    if "\\sqrt" not in text:
-        return text
+def _add_braces_to_roots(text: str) -> str:
+    """Rewrite \\sqrt2 as \\sqrt{2}."""
     first, *rest = text.split("\\sqrt")
-    return first + "".join("\\sqrt" + (f"{{{r[0]}}}{r[1:]}" if r and r[0] != "{" else r) for r in rest)
+    rewritten = first
+    for part in rest:
+        argument = f"{{{part[0]}}}{part[1:]}" if part and part[0] != "{" else part
+        rewritten += f"\\sqrt{argument}"
+    return rewritten
 
 
-def _braced_fractions(text: str) -> str:
-    """\\frac12 -> \\frac{1}{2}; the script does so only where there is a root."""
+def _add_braces_to_fractions(text: str) -> str:
+    """Rewrite \\frac12 as \\frac{1}{2}. The script does this only in texts with a root."""
     first, *rest = text.split("\\frac")
     for k, part in enumerate(rest):
         if part[:1] != "{":
@@ -106,32 +109,33 @@ def _braced_fractions(text: str) -> str:
     return "\\frac".join((first, *rest))
 
 
-def _slashed(text: str) -> str:
-    """3/4 -> \\frac{3}{4}"""
+def _slash_to_fraction(text: str) -> str:
+    """Rewrite 3/4 as \\frac{3}{4}."""
     top, slash, bottom = text.partition("/")
     try:
-        whole = f"{int(top)}/{int(bottom)}" if slash else ""
+        plain_form = f"{int(top)}/{int(bottom)}" if slash else ""
     except ValueError:
         return text
-    return f"\\frac{{{int(top)}}}{{{int(bottom)}}}" if whole == text and whole else text
+    # Integers in another form, such as 03/4 or 3/+4, are not rewritten.
+    return f"\\frac{{{int(top)}}}{{{int(bottom)}}}" if plain_form and plain_form == text else text
 
 
 def equal(reference: str, answer: str, value: Value) -> bool:
-    """The script's is_equal: the same text, the same tuple of values, or the same value to 2 decimals."""
+    """Apply the script's is_equal: equal texts, equal tuples of values, or equal values to 2 decimals."""
     reference, answer = reference.lower(), answer.lower()
     if not reference.replace(" ", "") or not answer.replace(" ", ""):
         return False
     if reference.strip() == answer.strip():
         return True
-    reference, answer = _valued_tuple(reference, value), _valued_tuple(answer, value)
+    reference, answer = _tuple_of_values(reference, value), _tuple_of_values(answer, value)
     if reference == answer:
         return True
     number = value(answer)
     return number is not None and number == value(reference)
 
 
-def _valued_tuple(text: str, value: Value) -> str:
-    """ "(1/2,3)" -> "(0.5,3)"; unchanged where it is no tuple or list, or an element has no value."""
+def _tuple_of_values(text: str, value: Value) -> str:
+    """Rewrite "(1/2,3)" as "(0.5,3)". A text that is no tuple or list, or has an element without value, stays."""
     parts = text[1:-1].split(",")
     if len(parts) < 2 or (text[0], text[-1]) not in (("(", ")"), ("[", "]")):
         return text
@@ -145,7 +149,7 @@ def _valued_tuple(text: str, value: Value) -> str:
 
 
 def quick_value(text: str) -> tuple[bool, Number | None]:
-    """(True, value) of what needs no parser: a short decimal number, and prose, which never has a value."""
+    """Return (True, value) of a text that needs no parser: a short decimal number, or prose, which has no value."""
     if match := _SHORT_NUMBER.fullmatch(text):
         number = round(float(text), 2) if match[1] else int(text)
         return True, int(number) if float(text).is_integer() else number

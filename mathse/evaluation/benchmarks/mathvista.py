@@ -1,20 +1,20 @@
 """MathVista: Lu et al. 2024, "MathVista: Evaluating Mathematical Reasoning of Foundation Models in Visual Contexts".
 
 Source: lupantech/MathVista (hub: AI4Math/MathVista), testmini 1,000 rows with answers, test 5,141 without; annotations
-CC BY-SA 4.0, not to be trained on. Metric: accuracy, and accuracy by type, language, source, category, task, context,
-grade and skill (74 groups on testmini). One row:
+CC BY-SA 4.0, not for training. Metric: accuracy, and accuracy by type, language, source, category, task, context, grade
+and skill (74 groups on testmini). A row:
 
     {"pid": "2", "question": "what is the total volume of the measuring cup?", "image": "images/2.jpg",
      "choices": null, "unit": "g", "precision": null, "answer": "1000", "question_type": "free_form",
      "answer_type": "integer", "metadata": {"task": "visual question answering", "skills": ["..."], ...}}
 
-Extraction (extract_answer.py): by rule where the response is a choice, an int or a float and no more, else by an LLM
-with five examples. Scoring (calculate_score.py): by rule; a multiple-choice answer that names no option becomes the
-option at the smallest edit distance, so something is always chosen. ``rule="released"`` reads an integer as
-``int(float(x))``, as every released script does; ``rule="strict"`` as ``int(x)``, which the score files of 2023 obey.
+Extraction (extract_answer.py): by rule if the response is only a choice, an int or a float; else by an LLM with five
+examples. Scoring (calculate_score.py): by rule. A multiple-choice answer that names no option becomes the option at the
+smallest edit distance, so an option is always chosen. ``rule="released"`` reads an integer as ``int(float(x))``, as
+every released script does; ``rule="strict"`` as ``int(x)``, which agrees with the score files of 2023.
 
-The student's own marker is mapped to ``The answer is "x".``, the sentence that --quick_extract reads; a response that
-is this sentence and no more is read by that rule always, any other only with ``quick_extract=True``.
+The student's marker is mapped to ``The answer is "x".``, the sentence that --quick_extract reads. A response that is
+only this sentence is always read by that rule, any other response only with ``quick_extract=True``.
 """
 
 from __future__ import annotations
@@ -45,12 +45,11 @@ from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
 EXTRACT = "mathvista-extract/1"
-MAX_TOKENS = 1024  # of the extractor's reply
 _REQUIRED = ("pid", "question_type", "answer_type", "choices", "precision")
-_QUICK = ('The answer is "', '".')  # the answer is between them, in one line
+_QUICK = ('The answer is "', '".')  # the answer is between the two, in the same line
 _LETTER = re.compile(r"\(([a-zA-Z])\)")
 _GROUPS = ("question_type", "answer_type", "language", "source", "category", "task", "context", "grade")
-_RENAMED = {"not applicable": "daily life"}  # a grade in the data, as the score files call it
+_GRADE_NAMES = {"not applicable": "daily life"}  # a grade in the data -> its name in the score files
 
 
 class MathVista:
@@ -71,12 +70,12 @@ class MathVista:
         self._model: str | None = None
 
     def check(self) -> None:
-        """Nothing beyond Python is needed."""
+        """Do nothing: scoring needs only Python."""
 
     def load(
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
-        """See ``base.Benchmark.load``."""
+        """Read the rows; see ``Benchmark.load``."""
         source = source_of(self.name, self.splits, str(self.hub), problems, split or self.splits[0])
         return load_items(self._item, self.name, "pid", _REQUIRED, source, images, need_images)
 
@@ -99,25 +98,26 @@ class MathVista:
         return Item(problem, row, query(row) if self.prompt == "query" else solution_query(row))
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None) -> list[Extraction]:
-        """By rule where the official script does so, the rest by ``llm`` in one go."""
+        """Extract by rule if the official script does; ask ``llm`` for all other responses at once."""
         pairs = list(paired(items, responses))
-        ruled = [self._by_rule(item, response) for item, response in pairs]
-        rest = [k for k, text in enumerate(ruled) if text is None]
-        extractions = [Extraction(text) for text in ruled]
-        replies: Sequence[str | None] = [None] * len(rest)
-        if llm is not None and rest:
+        texts = [self._extract_by_rule(item, response) for item, response in pairs]
+        extractions = [Extraction(text) for text in texts]
+        without_rule = [k for k, text in enumerate(texts) if text is None]
+        replies: Sequence[str | None] = [None] * len(without_rule)
+        if llm is not None and without_rule:
             self._model = llm.model
-            replies = llm.ask([extraction_prompt(*pairs[k]) for k in rest], EXTRACT, MAX_TOKENS)
-        for k, reply in zip(rest, replies, strict=True):
-            extractions[k] = (
-                Extraction(None, NOT_SCORED) if reply is None else Extraction(reply.strip(), f"llm:{EXTRACT}")
-            )
+            prompts = [extraction_prompt(*pairs[k]) for k in without_rule]
+            replies = llm.ask(prompts, EXTRACT, max_tokens=1024)
+        for k, reply in zip(without_rule, replies, strict=True):
+            extractions[k] = Extraction(None, NOT_SCORED)
+            if reply is not None:
+                extractions[k] = Extraction(reply.strip(), f"llm:{EXTRACT}")
         return extractions
 
-    def _by_rule(self, item: Item, response: str) -> str | None:
-        """What the script extracts without an LLM; None where it asks one."""
+    def _extract_by_rule(self, item: Item, response: str) -> str | None:
+        """Return the script's extraction without an LLM; None if the script asks an LLM."""
         row = item.raw
-        # A choice, an integer or a float and nothing else.
+        # 1. The response is only a choice, an integer or a float.
         if response == "" or row["question_type"] == "multi_choice" and response in (row["choices"] or ()):
             return response
         try:
@@ -127,7 +127,7 @@ class MathVista:
                 return str(float(response))
         except ValueError:
             pass
-        # The script's 'The answer is "(.*)"\.' (--quick_extract) in linear time: of the first line that has both ends.
+        # 2. The script's 'The answer is "(.*)"\.' (--quick_extract) in linear time: the first line with both ends.
         start, end = _QUICK
         for line in response.split("\n"):
             _, begins, rest = line.partition(start)
@@ -139,7 +139,7 @@ class MathVista:
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
-        """The official verdicts; an LLM has no part in them."""
+        """Return the official verdicts, by rule."""
         scored = []
         for item, response, extraction in paired(items, responses, extractions):
             answer = item.raw.get("answer")
@@ -158,13 +158,13 @@ class MathVista:
         return scored
 
     def normalized(self, extraction: str, row: Mapping[str, Any]) -> str | None:
-        """The extraction in the form of the reference; None where it has none (and so is wrong)."""
+        """Return the extraction in the form of the reference; None if it has no such form, which counts as wrong."""
         if row["question_type"] == "multi_choice":
             choices: list[str] = row["choices"]
             text = extraction.strip()
             if self.ignore_empty and not text:
                 return None
-            # "(b)" anywhere in the text, else a bare capital, else the option nearest to the text.
+            # "(b)" anywhere in the text, else a single capital, else the option nearest to the text.
             if letter := _LETTER.search(text):
                 text = letter[1].upper()
             if len(text) == 1 and 0 <= (number := ord(text) - ord("A")) < len(choices):
@@ -181,12 +181,12 @@ class MathVista:
         return extraction
 
     def mapped(self, response: str) -> str:
-        """The marked answer in the sentence that the official quick rule reads."""
+        """Return the marked answer in the sentence that the official quick rule reads."""
         answer = marked_answer(response)
         return response if answer is None else f'The answer is "{answer}".'
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """math-verify on option letter and text, or on the value."""
+        """Ask math-verify, with the option's letter and text or the value as references."""
         questions = []
         for item, response in paired(items, responses):
             answer, choices = item.problem.answer, item.problem.choices
@@ -197,16 +197,16 @@ class MathVista:
         return second_opinions(questions)
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
-        """The "average", then group -> key -> {"accuracy", "correct", "total"}, the best first."""
+        """Return the "average", then group -> key -> {"accuracy", "correct", "total"}, the best key first."""
         shares = group_accuracy(paired(items, scored), _groups)
-        ordered = {
-            group: dict(sorted(shares.get(group, {}).items(), key=lambda entry: entry[1]["accuracy"], reverse=True))
-            for group in (*_GROUPS, "skills")
-        }
-        return {"average": overall(scored), **ordered}
+        aggregates: dict[str, Any] = {"average": overall(scored)}
+        for group in (*_GROUPS, "skills"):
+            keys = shares.get(group, {}).items()
+            aggregates[group] = dict(sorted(keys, key=lambda entry: entry[1]["accuracy"], reverse=True))
+        return aggregates
 
     def protocol(self) -> dict[str, Any]:
-        """What decided."""
+        """Return prompt, rules and models."""
         return {
             "benchmark": self.title,
             "prompt": self.prompt,
@@ -223,11 +223,12 @@ def _groups(item: Item) -> Iterator[Group]:
     row = {**item.raw, **metadata(item.raw)}
     for group in _GROUPS:
         if (key := row.get(group)) is not None:
-            yield group, _RENAMED.get(key, key) if group == "grade" else str(key)
-    yield from (("skills", str(skill)) for skill in row.get("skills") or ())
+            yield group, _GRADE_NAMES.get(key, key) if group == "grade" else str(key)
+    for skill in row.get("skills") or ():
+        yield "skills", str(skill)
 
 
-# --- prompts: the hub's ``query`` (data/query.json), and what the scripts build ---------------------------------------
+# --- prompts: the hub's ``query`` (data/query.json), and the prompts of the scripts -----------------------------------
 
 _HINTS: dict[tuple[str, int | None], str] = {
     ("integer", None): "requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end.",
@@ -242,9 +243,9 @@ _CHOICE_HINT = "and provide the correct option letter, e.g., A, B, C, D, at the 
 
 
 def query(row: Mapping[str, Any]) -> str:
-    """Hint, question, choices: what published scores of multimodal models were asked with; the row's own if it has it.
+    """Return the row's ``query``, or build it: hint, question, choices. Published multimodal scores use this prompt.
 
-    The difference is worth points: GPT-4o is listed with 61.6 for this prompt, 65.3 with "Solution:" at its end.
+    The prompt changes scores: GPT-4o is listed with 61.6 for this prompt, and 65.3 with "Solution:" at its end.
     """
     if isinstance(published := row.get("query"), str) and published.strip():
         return published.strip()
@@ -252,7 +253,7 @@ def query(row: Mapping[str, Any]) -> str:
 
 
 def solution_query(row: Mapping[str, Any]) -> str:
-    """Question, choices, hint, "Solution:": the zero-shot prompt of build_query.py."""
+    """Build question, choices, hint, "Solution:": the zero-shot prompt of build_query.py."""
     return "\n".join((*_question(row), _hint(row), "Solution: ")).strip()
 
 
@@ -268,13 +269,14 @@ def _question(row: Mapping[str, Any]) -> list[str]:
 def _hint(row: Mapping[str, Any]) -> str:
     if row["question_type"] == "multi_choice":
         return f"Hint: Please answer the question {_CHOICE_HINT}"
-    kind = row["answer_type"]
-    hint = _HINTS.get((kind, int(row["precision"]) if kind == "float" and row.get("precision") else None), "")
-    return f"Hint: Please answer the question {hint}".strip()
+    kind, precision = row["answer_type"], None
+    if kind == "float" and row.get("precision"):
+        precision = int(row["precision"])
+    return f"Hint: Please answer the question {_HINTS.get((kind, precision), '')}".strip()
 
 
 def extraction_prompt(item: Item, response: str) -> str:
-    """What the official script asks the extractor; the example's tag "Model response:" is missing there too."""
+    """Build the extractor's prompt. The examples' tag "Model response:" is missing here as in the official script."""
     return f"{prompt_file('mathvista_extract')}\n\n{query(item.raw)}\n\n{response}\n\nExtracted answer: "
 
 
@@ -282,19 +284,19 @@ def extraction_prompt(item: Item, response: str) -> str:
 
 
 def nearest(text: str, options: list[str]) -> str:
-    """The option at the smallest edit distance; the first of several."""
+    """Return the option at the smallest edit distance; the first of several."""
     return min(options, key=lambda option: edit_distance(text, option))
 
 
 def edit_distance(left: str, right: str) -> int:
-    """Levenshtein's distance: insertions, deletions and substitutions cost 1.
+    """Compute Levenshtein's distance: insertions, deletions and substitutions cost 1.
 
-    Myers 1999, "A fast bit-vector algorithm", as Hyyro 2001 has it for the distance: O(len(right)) integer steps. Bit k
-    of ``rises`` (``falls``) says that the distance grows (shrinks) by 1 from row k to row k + 1 of the table.
+    Myers 1999, "A fast bit-vector algorithm", in the form of Hyyro 2001 for the distance: O(len(right)) integer steps.
+    Bit k of ``rises`` (``falls``) is set if the distance grows (shrinks) by 1 from row k to row k + 1 of the table.
     """
     if not left or not right:
         return len(left) + len(right)
-    positions: dict[str, int] = {}  # character -> the bits of its places in ``left``
+    positions: dict[str, int] = {}  # character -> the bits of its positions in ``left``
     for k, character in enumerate(left):
         positions[character] = positions.get(character, 0) | 1 << k
     full, last = (1 << len(left)) - 1, 1 << (len(left) - 1)

@@ -1,8 +1,8 @@
-"""A benchmark's rows, from its published file or from the hub, each with the place it came from.
+"""A benchmark's rows, from its published file or from the hub, each with its position there.
 
-Files are a JSON list, a JSON object of id -> row, or JSON lines; ``.gz`` too. Rows in our own format (id, question,
-images, answer, choices) are read as the benchmark's own. Every mistake is one DataError with file, line and remedy. The
-hub is read through ``datasets``, which honours its cache and HF_HUB_OFFLINE.
+Files are a JSON list, a JSON object of id -> row, or JSON lines; ``.gz`` too. Rows in MathSE's format (id, question,
+images, answer, choices) are accepted too. Every error is a DataError with file, line and remedy. ``datasets`` reads the
+hub, with its cache and HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mathse.evaluation.benchmark import Item, check_choice
 from mathse.types import whole_characters
 
 Source = Path | tuple[str, str | None, str]  # a file, or the hub's data set (id, configuration, split)
-# A key that only one benchmark's rows have: for the error about another benchmark's file.
-_TELLTALE = {
+# Benchmark -> a key that only its rows have, for the error about a file of another benchmark.
+_UNIQUE_KEYS = {
     "mathvista": "pid",
     "mathverse": "sample_index",
     "dynamath": "answer_type",
@@ -30,18 +30,18 @@ _TELLTALE = {
     "logicvista": "imagename",
     "mmmu_pro": "topic_difficulty",
 }
-# What stands in a row of every benchmark that has such a key, and in words.
-_KINDS = {
+# Key -> the allowed types of its value, and their name in an error.
+_TYPES = {
     "question": ((str,), "text"),
     "choices": ((list, NoneType), "a list"),
     "options": ((list, NoneType), "a list"),
 }
-# The first bytes of a picture -> the ending of its file.
+# First bytes of a picture -> ending of its file.
 _ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp"}
 
 
 class SourceRow(NamedTuple):
-    """A row and where it stands: "test.jsonl:12"."""
+    """A row with its position in the source: "test.jsonl:12"."""
 
     position: str
     row: dict[str, Any]
@@ -50,10 +50,9 @@ class SourceRow(NamedTuple):
 def source_of(
     name: str, splits: Sequence[str], hub: str, problems: Path | None, split: str, config: str | None = None
 ) -> Source:
-    """Where the rows of a benchmark's split are: in the file that was given, else in the hub's data set (its
-    ``config``).
+    """Return the source of a split's rows: the given file, else the hub's data set with its configuration ``config``.
 
-    Raises ConfigError for a split that is none of ``splits``.
+    Raises ConfigError for a split that is not in ``splits``.
     """
     check_choice(f"benchmark.{name}.split", split, splits)
     return problems or (hub, config, split)
@@ -68,16 +67,16 @@ def load_items(
     images: Path | None,
     need_images: bool,
 ) -> list[Item]:
-    """The items that ``build`` makes of a benchmark's rows; DataError where there is none.
+    """Read a benchmark's rows and build an item from each. Raises DataError for a source without rows.
 
     Args:
-        build: an item of a row, the folder of its images, and whether they are needed.
-        name: the benchmark's.
-        key: what its rows call the id.
-        required: the keys that every row has.
+        build: makes an item from a row, the folder of its images, and whether they are needed.
+        name: name of the benchmark.
+        key: name of the id in its rows.
+        required: keys of every row.
         source: a file, or the hub's data set (id, configuration, split).
-        images: the folder of the images; None: the file's own, or where the hub's are laid out.
-        need_images: whether missing images are a mistake.
+        images: the folder of the images. None: the file's folder, or the folder with the hub's pictures.
+        need_images: whether a missing image is an error.
     """
     folder = images or folder_of(name, source)
     source_rows = read_file(source, key) if isinstance(source, Path) else read_hub(*source, key, folder, need_images)
@@ -88,7 +87,7 @@ def load_items(
 
 
 def folder_of(name: str, source: Source) -> Path:
-    """The folder of a benchmark's images: the file's own, or where those of the hub are laid out."""
+    """Return the folder of a benchmark's images: the file's folder, or the folder with the hub's pictures."""
     if isinstance(source, Path):
         return source.parent
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -96,7 +95,7 @@ def folder_of(name: str, source: Source) -> Path:
 
 
 def read_file(path: Path, key: str) -> Iterator[SourceRow]:
-    """The rows of a file; ``key`` is the row's id in the benchmark, filled in from an object's keys."""
+    """Yield the rows of a file. ``key``: name of the id; in a JSON object of id -> row, its keys become ids."""
     empty = True
     for record in read_records(path, key):
         empty, position = False, f"{path}:{record.line}"
@@ -110,9 +109,9 @@ def read_file(path: Path, key: str) -> Iterator[SourceRow]:
 def read_hub(
     repository: str, config: str | None, split: str, key: str, folder: Path, write_images: bool
 ) -> Iterator[SourceRow]:
-    """The rows of a data set; each row's picture is written below ``folder`` once, undecoded.
+    """Yield the rows of a data set. Each picture is written below ``folder`` once, without decoding.
 
-    ConfigError where ``datasets`` is not installed, DataError where the data set cannot be loaded.
+    Raises ConfigError without ``datasets``, DataError if the data set cannot be loaded.
     """
     if sentence := missing("hub"):
         raise ConfigError(f"reading {repository} from the hub {sentence}, or give a file: benchmark.NAME.problems=FILE")
@@ -123,7 +122,7 @@ def read_hub(
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise DataError(
-            f"{repository} ({split}) cannot be had from the hub or its cache ({reason}); give a file: "
+            f"{repository} ({split}) cannot be loaded from the hub or its cache ({reason}); give a file: "
             "benchmark.NAME.problems=FILE"
         ) from None
     for column, feature in table.features.items():
@@ -134,8 +133,10 @@ def read_hub(
 
 
 def picture_to_file(row: dict[str, Any], key: str, folder: Path, write: bool) -> dict[str, Any]:
-    """A data set's row with its picture's file name as ``image`` instead of the bytes, which are written below
-    ``folder`` if ``write``."""
+    """Return a data set's row with the name of its picture's file as ``image``; the bytes go below ``folder``.
+
+    ``write``: False leaves the file out.
+    """
     picture = next((row[name] for name in ("decoded_image", "image") if isinstance(row.get(name), dict)), None)
     row.pop("decoded_image", None)
     content = (picture or {}).get("bytes")
@@ -143,12 +144,13 @@ def picture_to_file(row: dict[str, Any], key: str, folder: Path, write: bool) ->
         return {**row, "image": row["image"] if isinstance(row.get("image"), str) else ""}
     ending = next((ending for start, ending in _ENDINGS.items() if content.startswith(start)), ".png")
     name = row["image"] if isinstance(row.get("image"), str) else f"images/{row.get(key)}{ending}"
+    # The name comes from the data set: it must not lead out of the folder.
     target = folder / PurePosixPath(name)
     if ".." in PurePosixPath(name).parts or target.is_absolute() and not target.is_relative_to(folder):
         raise DataError(f"image {name!r} of {row.get(key)!r} leads out of {folder}; do not use this data set")
     if write and not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may write the same picture: the finished file appears at once.
+        # Another process may write the same picture, so a finished file replaces it in a single step.
         unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
         unfinished.write_bytes(content)
         unfinished.replace(target)
@@ -156,49 +158,50 @@ def picture_to_file(row: dict[str, Any], key: str, folder: Path, write: bool) ->
 
 
 def checked(source_rows: Iterable[SourceRow], benchmark: str, key: str, required: Sequence[str]) -> Iterator[SourceRow]:
-    """Rows that have every required key and an id of their own; ids as text."""
-    seen: dict[str, str] = {}
+    """Yield the rows, with ids as text. Raises DataError for a missing key, a wrong type, or a repeated id."""
+    positions: dict[str, str] = {}  # id -> position of its row
     for position, row in source_rows:
         row = as_official(row, benchmark, key)
-        lacking = next((name for name in required if name not in row), None)
-        if lacking is not None:
+        missing_key = next((name for name in required if name not in row), None)
+        if missing_key is not None:
             remedy = f"give {benchmark}'s own problems file"
-            for other, telltale in _TELLTALE.items():
-                if other != benchmark and telltale in row:
-                    remedy = f"this is a row of {other}: say benchmark={other}, or give {benchmark}'s own file"
+            for other, unique_key in _UNIQUE_KEYS.items():
+                if other != benchmark and unique_key in row:
+                    remedy = f"this is a row of {other}: pass benchmark={other}, or give {benchmark}'s own file"
                     break
-            raise DataError(f'{position}: no row of {benchmark} (it has no "{lacking}"); {remedy}')
-        for name, (kinds, words) in _KINDS.items():
-            if name in row and not isinstance(row[name], kinds):
+            raise DataError(f'{position}: no row of {benchmark} (it has no "{missing_key}"); {remedy}')
+        for name, (types, type_name) in _TYPES.items():
+            if name in row and not isinstance(row[name], types):
                 value = f"{row[name]!r:.80}"
-                raise DataError(f'{position}: "{name}" is {words}, got {value}; give {benchmark}\'s own file')
-        identity = str(row[key])
-        if identity in seen:
+                raise DataError(f'{position}: "{name}" is {type_name}, got {value}; give {benchmark}\'s own file')
+        row_id = str(row[key])
+        if row_id in positions:
             raise DataError(
-                f'{position}: "{key}" {identity!r:.80} stands already at {seen[identity]}; ids are unique, drop one row'
+                f'{position}: "{key}" {row_id!r:.80} is already at {positions[row_id]}; ids are unique, drop one row'
             )
-        seen[identity] = position
-        yield SourceRow(position, {**row, key: identity})
+        positions[row_id] = position
+        yield SourceRow(position, {**row, key: row_id})
 
 
 def as_official(row: dict[str, Any], benchmark: str, key: str) -> dict[str, Any]:
-    """A row in our format under the benchmark's names; any other row unchanged."""
+    """Convert a row in MathSE's format to the benchmark's names. Any other row is returned unchanged."""
     if "images" not in row or "id" not in row or not isinstance(row["images"], list):
         return row
     images, choices = row["images"], row.get("choices") or row.get("options") or []
-    ours = {
+    official = {
         key: str(row["id"]).removeprefix(f"{benchmark}/"),
         "image": images[0] if images else "",
         "choices": choices or None,
         "options": choices,
     }
-    return {**row.get("metadata", {}), **row, **ours}
+    return {**row.get("metadata", {}), **row, **official}
 
 
 def image_path(position: str, ref: Any, folder: Path, needed: bool) -> tuple[str, ...]:
-    """The absolute path of a row's image below ``folder``, with or without the first folder of ``ref``.
+    """Find a row's image below ``folder``, with or without the first folder of ``ref``.
 
-    DataError if it is needed and not there, or no path below ``folder``; () if it is not needed.
+    Returns its absolute path in a tuple; () if it is missing and not needed. Raises DataError for a missing image that
+    is needed, and for a path that is not below ``folder``.
     """
     if not ref and not needed:
         return ()
@@ -212,7 +215,7 @@ def image_path(position: str, ref: Any, folder: Path, needed: bool) -> tuple[str
             file = folder.joinpath(*tail)
             try:
                 exists = file.is_file()
-            except OSError:  # a name that no file can have, such as a picture's bytes written out
+            except OSError:  # an impossible file name, such as the bytes of a picture as text
                 exists = False
             if exists:
                 return (str(file.resolve()),)

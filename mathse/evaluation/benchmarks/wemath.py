@@ -1,19 +1,20 @@
 """We-Math: Qiao et al. 2024, "We-Math: Does Your Large Multimodal Model Achieve Human-like Mathematical Reasoning?".
 
 Source: We-Math/We-Math, data/testmini.json, 1,740 rows of 525 composite problems; CC BY-NC 4.0; for evaluation only.
-Each composite problem (key "2steps_multi", "3steps_multi") stands beside the one-step problems that it consists of
-("2steps_1", "2steps_2", ...), under one ID. One row:
+Each composite problem (key "2steps_multi", "3steps_multi") and its one-step problems ("2steps_1", "2steps_2", ...) have
+the same ID. A row:
 
     {"ID": "2steps_5", "key": "2steps_1", "question": "...", "option": "A. 1 cm;B. 1.5 cm;C. 3.14 cm; D. ...",
      "answer": "A", "image_path": "2steps/image/5-1.png", "knowledge concept": "Circumference of Circles"}
 
-By the authors' rule the answer is the first letter behind the last "Answer" of a response. Their aggregates are the
-accuracy by number of steps and, of each composite problem, one of four outcomes: insufficient knowledge (it and a step
-are wrong), inadequate generalization (its steps are right, it is wrong), complete mastery, rote memorization (it is
-right, and steps are not). Strict: one wrong step is enough; loose: all steps must be wrong. Score = mastery + half of
-inadequate generalization (strict); rote memorization is a share of what was answered rightly.
+By the authors' rule the answer is the first letter behind the last "Answer" in a response. Their aggregates are the
+accuracy by number of steps, and four outcomes of composite problems: insufficient knowledge (the problem and a step are
+wrong), inadequate generalization (all steps are right, the problem is wrong), complete mastery (both are right), rote
+memorization (the problem is right, steps are wrong). Rote memorization needs a wrong step under the strict rule, and
+only wrong steps under the loose rule. Score (strict) = mastery + half of inadequate generalization. Rote memorization
+is a share of the composite problems with a right answer.
 
-Tested on 14 real rows, all of them first steps of two, and rule by rule; no published figure was reproduced.
+Tests use 14 real rows, all of them the first of two steps, and each rule by itself; no published figure was reproduced.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _ASK = (
 
 
 class WeMath:
-    """Options: ``prompt``; "cot" is the authors' own."""
+    """Option ``prompt``: "cot" is the authors' prompt."""
 
     name: ClassVar[str] = "wemath"
     title: ClassVar[str] = "We-Math"
@@ -61,19 +62,18 @@ class WeMath:
         check_choice("benchmark.wemath.prompt", self.prompt, self.prompts)
 
     def check(self) -> None:
-        """Nothing beyond Python is needed."""
+        """Do nothing: scoring needs only Python."""
 
     def load(
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
-        """See ``base.Benchmark.load``; ConfigError without a file."""
+        """Read the rows; see ``Benchmark.load``. Raises ConfigError without a file."""
         check_choice("benchmark.wemath.split", split or "testmini", self.splits)
         if problems is None:
             raise ConfigError("We-Math is read from its file: benchmark.wemath.problems=data/testmini.json")
-        rows = (SourceRow(position, _with_id(row)) for position, row in read_file(problems, "id"))
-        items = [
-            self._item(row, images or problems.parent, need_images) for row in checked(rows, self.name, "id", _REQUIRED)
-        ]
+        rows = (SourceRow(position, _add_id(row)) for position, row in read_file(problems, "id"))
+        folder = images or problems.parent
+        items = [self._item(row, folder, need_images) for row in checked(rows, self.name, "id", _REQUIRED)]
         if not items:
             raise DataError(f"{problems}: no rows; give We-Math's problems")
         return items
@@ -102,48 +102,58 @@ class WeMath:
         return Item(problem, row, _ASK.format(question=row["question"], option=option))
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:
-        """By the authors' rule; "" where it finds no letter."""
+        """Extract by the authors' rule; "" if it finds no letter."""
         return [Extraction(_letter(response)) for _, response in paired(items, responses)]
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
-        """Right is the reference's letter."""
+        """Compare each letter with the reference."""
         return scored_by_rule(
             items, responses, extractions, lambda item, answer: (answer, answer == item.problem.answer, "")
         )
 
     def mapped(self, response: str) -> str:
-        """The student's marked answer behind "<Answer>:"."""
+        """Return the student's marked answer behind "<Answer>:"."""
         answer = marked_answer(response)
         return response if answer is None else f"<Answer>: <<{answer}>>"
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """math-verify on the letter and the option's text."""
+        """Ask math-verify, with the option's letter and text as references."""
         pairs = paired(items, responses)
         return second_opinions([(_references(item.problem), response, True) for item, response in pairs])
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
-        """The official aggregates: accuracy by steps; the four outcomes, of the composite problems whose steps are all
-        here, as the official strings "share (count)"."""
-        right: dict[str, dict[str, bool]] = {}  # ID -> step ("1", ..., "multi") -> right
+        """Return the official aggregates: accuracy by number of steps, and the four outcomes of composite problems.
+
+        Outcomes are the official strings "share (count)", over the composite problems with all of their steps.
+        """
+        # 1. Accuracy by number of steps.
+        correct_by_id: dict[str, dict[str, bool]] = {}  # ID -> step ("1", ..., "multi") -> correct
         marks: dict[str, list[bool]] = {"One-step(S1)": [], "Two-step(S2)": [], "Three-step(S3)": []}
         for item, row in paired(items, scored):
             if row.correct is None:
                 continue
             number, step = _steps(item)
-            right.setdefault(item.raw["ID"], {})[step] = row.correct
-            name = "One-step(S1)" if step != "multi" else "Two-step(S2)" if number == 2 else "Three-step(S3)"
+            correct_by_id.setdefault(item.raw["ID"], {})[step] = row.correct
+            name = "One-step(S1)"
+            if step == "multi":
+                name = "Two-step(S2)" if number == 2 else "Three-step(S3)"
             marks[name].append(row.correct)
         by_steps = {name: share(sum(values), len(values)) for name, values in marks.items() if values}
-        steps_of = {item.raw["ID"]: _steps(item)[0] for item in items}
-        whole = [steps for name, steps in right.items() if len(steps) == steps_of[name] + 1 and "multi" in steps]
-        if not whole:
+
+        # 2. Outcomes of the composite problems with all of their steps.
+        number_of_steps = {item.raw["ID"]: _steps(item)[0] for item in items}
+        complete = []
+        for problem_id, steps in correct_by_id.items():
+            if "multi" in steps and len(steps) == number_of_steps[problem_id] + 1:
+                complete.append(steps)
+        if not complete:
             return by_steps
-        return {**by_steps, "composite problems": str(len(whole)), **_outcomes(whole)}
+        return {**by_steps, "composite problems": str(len(complete)), **_outcomes(complete)}
 
     def protocol(self) -> dict[str, Any]:
-        """What decided."""
+        """Return prompt and rules."""
         return {
             "benchmark": self.title,
             "prompt": self.prompt,
@@ -154,10 +164,13 @@ class WeMath:
         }
 
 
-def _outcomes(whole: Sequence[Mapping[str, bool]]) -> dict[str, str]:
-    """The four outcomes and the score, strict and loose, under their official names."""
+def _outcomes(complete: Sequence[Mapping[str, bool]]) -> dict[str, str]:
+    """Return the four outcomes and the score, strict and loose, under their official names.
+
+    ``complete``: step -> correct, for each composite problem.
+    """
     counts: Counter[str] = Counter()
-    for marks in whole:
+    for marks in complete:
         steps = [mark for step, mark in marks.items() if step != "multi"]
         composite = marks["multi"]
         if not composite:
@@ -165,7 +178,7 @@ def _outcomes(whole: Sequence[Mapping[str, bool]]) -> dict[str, str]:
             continue
         for rule, known in (("Strict", all(steps)), ("Loose", any(steps))):
             counts[f"{'CompleteMastery' if known else 'RoteMemorization'} ({rule})"] += 1
-    n, unknown, stuck = len(whole), counts["InsufficientKnowledge"], counts["InadequateGeneralization"]
+    n, unknown, stuck = len(complete), counts["InsufficientKnowledge"], counts["InadequateGeneralization"]
     outcomes: dict[str, str] = {}
     for rule in ("Strict", "Loose"):
         mastered, by_rote = counts[f"CompleteMastery ({rule})"], counts[f"RoteMemorization ({rule})"]
@@ -180,19 +193,21 @@ def _outcomes(whole: Sequence[Mapping[str, bool]]) -> dict[str, str]:
     return outcomes
 
 
-def _with_id(row: dict[str, Any]) -> dict[str, Any]:
-    """A published row with an id of its own: its ID is shared by the steps of a problem."""
-    return {**row, "id": f"{row['ID']}/{row['key']}"} if "ID" in row and "key" in row and "id" not in row else row
+def _add_id(row: dict[str, Any]) -> dict[str, Any]:
+    """Add a unique id to a published row: the steps of a problem share its ID."""
+    if "ID" in row and "key" in row and "id" not in row:
+        return {**row, "id": f"{row['ID']}/{row['key']}"}
+    return row
 
 
 def _letter(response: str) -> str:
-    """The authors' rule: the first letter behind the last "Answer"; "" where that is no option's."""
+    """Apply the authors' rule: the first letter behind the last "Answer"; "" if it names no option."""
     answer = re.sub(r"[><:.]", "", response.split("Answer")[-1].strip()).strip()
     return answer[0] if answer and answer[0] in _LETTERS else ""
 
 
 def _steps(item: Item) -> tuple[int, str]:
-    """(2, "multi") of "2steps_multi"."""
+    """Split the key "2steps_multi" into (2, "multi")."""
     steps, _, step = str(item.raw["key"]).partition("steps_")
     return int(steps), step
 

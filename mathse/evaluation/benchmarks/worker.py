@@ -1,10 +1,10 @@
 """The scoring process: ``python -m mathse.evaluation.benchmarks.worker JOB``; ``bounded.Worker`` starts and watches it.
 
-One JSON line in, ``{"id": 7, "limit": seconds, "ask": ...}``; one out, ``{"id": 7, "answer": ...}``. Parsers of model
-text run here alone. An answer that takes longer than its limit is ended by the kernel (a timer whose default ends a
-process in the middle of a C function too), and a fresh copy of the warmed-up process takes over; it greets with
-``{"ready": true}``, which tells the other side that its question went unanswered. The limit counts this process's own
-time, so that a verdict does not depend on what else the machine does. Memory is bounded too.
+Protocol: a JSON line in, ``{"id": 7, "limit": seconds, "ask": ...}``; a JSON line out, ``{"id": 7, "answer": ...}``.
+All parsers of model text run here. If an answer takes longer than its limit, the kernel ends the process by a timer,
+which also interrupts C functions, and a new copy of the warmed-up process takes over. It writes ``{"ready": true}``:
+the question was not answered. The limit counts the CPU time of this process, so that a verdict does not depend on the
+load of the machine. Memory is limited too.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ from typing import IO, Any
 
 from mathse.evaluation.benchmarks import math_verifier, official_latex
 
-MEMORY = 4 << 30  # bytes of address space beyond which an answer fails
+MAX_MEMORY = 4 << 30  # bytes of address space; an answer that needs more fails
 JOBS: dict[str, Callable[[], Callable[[Any], Any]]] = {"latex": official_latex.load, "verify": math_verifier.load}
 
 
 def main(job: str) -> int:
-    """Serve until the input ends; the exit status."""
+    """Serve until the input ends, and return the exit status."""
+    # 1. Load the parser. Its own output goes to /dev/null; answers go to the original stdout.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)  # the parsers print
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
     answer = JOBS[job]()
-    os.dup2(silence, 2)
+    os.dup2(null, 2)
     if not hasattr(os, "fork"):
         serve(answer, answers)
         return 0
-    gc.freeze()  # what is loaded stays shared with the copies
-    # This process only waits; copies of it answer, one after the other, each until it is ended at a limit.
+    # 2. This process only waits. A copy of it answers until it is ended at a limit; then the next copy takes over.
+    gc.freeze()  # the loaded modules stay in memory shared with the copies
     while (child := os.fork()) != 0:
         _, status = os.waitpid(child, 0)
         if status == 0:  # the input ended
             return 0
-    with suppress(ImportError):  # Windows has no such module
+    # 3. The copy.
+    with suppress(ImportError):  # Windows lacks this module
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     serve(answer, answers)
     os._exit(0)
 
@@ -67,8 +69,10 @@ def serve(answer: Callable[[Any], Any], answers: IO[str]) -> None:
 
 
 def _read_line() -> bytes:
-    """The last line that standard input holds: a question before it was given up. It is read without a buffer, which
-    would be lost with a process that is ended."""
+    """Read standard input up to its last line: the asker has given up the questions before it.
+
+    The input is read without a buffer: a buffer would be lost when the process is ended.
+    """
     line = bytearray()
     while not line.endswith(b"\n"):
         chunk = os.read(0, 65536)
@@ -79,10 +83,10 @@ def _read_line() -> bytes:
 
 
 def _set_timer(seconds: float) -> None:
-    """End this process after so many seconds of its own time; 0: do not."""
+    """End this process after so many seconds of CPU time. 0 removes the timer."""
     try:
         from signal import ITIMER_PROF, setitimer
-    except ImportError:  # Windows: the other side's own time-out ends this process
+    except ImportError:  # Windows: the time-out of the asking process ends this process
         return
     setitimer(ITIMER_PROF, seconds)
 

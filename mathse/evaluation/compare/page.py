@@ -17,12 +17,13 @@ from mathse.scoring.paper import SLIPS
 
 
 def write_comparison(results: Sequence[RunResults], seed: int, out: Path) -> Path:
-    """Write the page; returns ``out``."""
+    """Write the page and return ``out``."""
     benchmarks = []
     for name in benchmarks_of(results):
         pairs = pairs_of(results, name, seed)
         charts = []
-        for pair in pairs:  # Figure 2 for two students
+        for pair in pairs:
+            # Figure 2 of the paper for two students.
             stages: list[dict[str, Any]] = [
                 {"stage": "before", "transitions": None},
                 {"stage": "after", "transitions": dict(pair.changes)},
@@ -37,7 +38,7 @@ def write_comparison(results: Sequence[RunResults], seed: int, out: Path) -> Pat
             }
         )
 
-    counts = {}  # (run, benchmark) -> its kinds of mistakes
+    counts = {}  # "run, benchmark" -> kinds of mistakes
     for run in results:
         for name, scores in run.scores.items():
             if scores.error_types:

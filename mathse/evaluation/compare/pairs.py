@@ -25,28 +25,29 @@ class PairedComparison:
 
     @property
     def accuracy_before(self) -> float:
-        """On the shared problems, as the next one."""
+        """Accuracy of ``before`` on the shared problems."""
         return (self.changes["correct_correct"] + self.changes["correct_wrong"]) / self.problems
 
     @property
     def accuracy_after(self) -> float:
+        """Accuracy of ``after`` on the shared problems."""
         return (self.changes["correct_correct"] + self.changes["wrong_correct"]) / self.problems
 
 
 def pairs_of(results: Sequence[RunResults], benchmark: str, seed: int) -> list[PairedComparison]:
-    """Each run against the first that has the benchmark; left out where the two share no scored problem."""
-    having = [run for run in results if benchmark in run.scores]
-    pairs = [compared(having[0], run, benchmark, seed) for run in having[1:]]
+    """Compare each run with the first run that has the benchmark. Pairs without shared scored problems are left out."""
+    with_benchmark = [run for run in results if benchmark in run.scores]
+    pairs = [compare(with_benchmark[0], run, benchmark, seed) for run in with_benchmark[1:]]
     return [pair for pair in pairs if pair is not None]
 
 
-def compared(before: RunResults, after: RunResults, benchmark: str, seed: int) -> PairedComparison | None:
-    """None if no problem was scored for both."""
+def compare(before: RunResults, after: RunResults, benchmark: str, seed: int) -> PairedComparison | None:
+    """Compare two runs on a benchmark. Returns None if no problem was scored for both."""
     old, new = before.scores[benchmark].marks, after.scores[benchmark].marks
     shared = [i for i in old if old[i] is not None and new.get(i) is not None]
     was, now = [bool(old[i]) for i in shared], [bool(new[i]) for i in shared]
     interval = difference_interval(was, now, seed)
-    if interval is None:  # there is no shared problem
+    if interval is None:  # no shared problem
         return None
     changes = transitions(dict(zip(shared, was, strict=True)), dict(zip(shared, now, strict=True)))
     return PairedComparison(

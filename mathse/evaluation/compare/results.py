@@ -1,10 +1,11 @@
-"""The results that ``mathse compare`` compares: what a RUN on the command line is, and its problem ids with their marks
-(right, wrong or not scored)."""
+"""The results that ``mathse compare`` compares: the folder of a RUN, and the mark of each problem (right, wrong or
+not scored)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ from mathse.config.data import set_name
 from mathse.errors import DataError, RunError
 from mathse.evaluation.folder import SCORED, SETTINGS
 from mathse.runs.layout import METRICS, PREDICTIONS
-from mathse.runs.ledger import seconds_until, with_costs
+from mathse.runs.ledger import add_costs, sum_seconds_until
 from mathse.runs.reader import FinishedStage, is_run, is_stage, read_stage, read_stages
-from mathse.runs.settings import nested
+from mathse.runs.settings import nest
 from mathse.runs.store import read_json, read_jsonl
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One student on one benchmark. ``metrics``: the content of metrics.json."""
+    """The result of a student on a benchmark. ``metrics``: the content of metrics.json."""
 
     marks: Mapping[str, bool | None]  # problem id -> right; None: not scored
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -33,16 +34,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class RunResults:
-    """A run to compare. ``scores`` by benchmark."""
+    """A run to compare. ``scores``: by benchmark."""
 
     label: str
     scores: Mapping[str, Scores]
-    spent: Mapping[str, Any] | None = None  # of a training run: what its student took; None: another folder
+    spent: Mapping[str, Any] | None = None  # costs of a training run's student; None: no training run
     seconds: Mapping[str, float] | None = None  # by device; None: not known
 
 
 def read_all_results(arguments: Sequence[str]) -> list[RunResults]:
-    """``read_results`` of each. Raises RunError where two have one name: a line of it could be either's."""
+    """Read the results of each argument. Raises RunError for two runs with the same name."""
     folders: dict[str, str] = {}
     for name, folder in map(_name_and_folder, arguments):
         if name in folders:
@@ -52,28 +53,34 @@ def read_all_results(arguments: Sequence[str]) -> list[RunResults]:
 
 
 def read_results(argument: str) -> RunResults:
-    """The results in ``FOLDER`` or ``NAME=FOLDER``. Raises RunError where there is nothing to compare in it, or where a
-    run's files were changed; DataError where files are damaged."""
+    """Read the results in ``FOLDER`` or ``NAME=FOLDER``.
+
+    Raises RunError if the folder has no results or a run's files were changed, DataError for damaged files.
+    """
     name, text = _name_and_folder(argument)
     folder = Path(text)
     scores: dict[str, Scores] = {}
     spent = seconds = None
     if (folder / SETTINGS).is_file():
-        # An output folder of evaluate.py: its benchmarks.
-        scores = {file.parent.name: _scores_in(file) for file in sorted(folder.glob(f"*/{SCORED}"))}
+        # 1. An output folder of evaluate.py: all of its benchmarks.
+        scores = {file.parent.name: _read_scores(file) for file in sorted(folder.glob(f"*/{SCORED}"))}
     if not scores and (folder / SCORED).is_file():
-        # One benchmark's folder in it.
-        scores = {folder.name: _scores_in(folder / SCORED)}
+        # 2. The folder of a benchmark in it.
+        scores = {folder.name: _read_scores(folder / SCORED)}
     if not scores:
-        # A finished stage of a training run, or a run's last one that measured its student.
-        stages = read_stages(folder) if is_run(folder) else (read_stage(folder),) if is_stage(folder) else ()
-        whole = stages if is_run(folder) else _stages_beside(folder)
+        # 3. A training run: its last stage with a measured student. Or a finished stage of a training run.
+        stages: Sequence[FinishedStage] = ()
+        run_stages: Sequence[FinishedStage] = ()
+        if is_run(folder):
+            stages = run_stages = read_stages(folder)
+        elif is_stage(folder):
+            stages, run_stages = (read_stage(folder),), _stages_of_run(folder)
         if measured := [stage for stage in stages if stage.has(PREDICTIONS)]:
             last = measured[-1]
-            last.verify(checkpoint=False)  # a figure stands for its whole stage, also for rows that are not shown
-            data = nested(last.settings).get("data", {})
+            last.verify(checkpoint=False)  # a figure counts all rows of its stage, so all files are checked
+            data = nest(last.settings).get("data", {})
             scores = {set_name(data): Scores(last.solved(), last.json(METRICS) or {})}
-            spent, seconds = with_costs({"stage": last.name}, whole), seconds_until(last.name, whole)
+            spent, seconds = add_costs({"stage": last.name}, run_stages), sum_seconds_until(last.name, run_stages)
     if not scores:
         raise RunError(
             f"{text}: holds no scored answers; pass an output folder of evaluate.py, a stage of a training run that "
@@ -82,15 +89,17 @@ def read_results(argument: str) -> RunResults:
     return RunResults(name, scores, spent, seconds)
 
 
-def _stages_beside(stage: Path) -> Sequence[FinishedStage]:
-    """The stages of the run that a stage's folder lies in; none where it lies in no run."""
-    run = next((folder for folder in stage.absolute().parents if is_run(folder)), None)
-    return read_stages(run) if run is not None else ()
+def _stages_of_run(stage: Path) -> Sequence[FinishedStage]:
+    """Return all stages of the run that contains a stage's folder; empty if no run contains it."""
+    for folder in stage.absolute().parents:
+        if is_run(folder):
+            return read_stages(folder)
+    return ()
 
 
 def benchmarks_of(results: Sequence[RunResults]) -> list[str]:
-    """The benchmarks that any run has, in order of appearance."""
-    return list(dict.fromkeys(name for run in results for name in run.scores))
+    """Return the benchmarks of all runs, in order of appearance."""
+    return list(dict.fromkeys(chain.from_iterable(run.scores for run in results)))
 
 
 def _name_and_folder(argument: str) -> tuple[str, str]:
@@ -98,18 +107,19 @@ def _name_and_folder(argument: str) -> tuple[str, str]:
     return (name, folder) if equals and not Path(argument).exists() else (argument, argument)
 
 
-def _scores_in(file: Path) -> Scores:
-    """What evaluate.py scored. Raises DataError where the rows are not those that were counted."""
+def _read_scores(file: Path) -> Scores:
+    """Read the scores of evaluate.py. Raises DataError if the rows differ from the rows that metrics.json counts."""
     metrics_file = file.with_name(METRICS)
     if not metrics_file.is_file():
-        raise RunError(f"{file.parent}: has no {METRICS}; run the same evaluate.py command again, which goes on")
+        raise RunError(f"{file.parent}: has no {METRICS}; run the same evaluate.py command again, which continues")
     try:
         marks = {str(row["id"]): row["correct"] for row in read_jsonl(file)}
     except (KeyError, TypeError) as error:
         raise DataError(f"{file}: rows have id and correct ({error!r}); score it with evaluate.py") from None
-    for identity, mark in marks.items():
+    for problem_id, mark in marks.items():
         if mark is not None and not isinstance(mark, bool):
-            raise DataError(f'{file}: "correct" of {identity!r:.80} is true, false or null; score it with evaluate.py')
+            value = f'"correct" of {problem_id!r:.80}'
+            raise DataError(f"{file}: {value} is true, false or null; score it with evaluate.py")
     metrics = read_json(metrics_file)
     if not isinstance(metrics, dict):
         raise DataError(f"{metrics_file}: no JSON object; run the command that wrote it again, into a new folder")

@@ -1,4 +1,4 @@
-"""Rows of text: accuracies, pairs, and the paper's tables with ours beside them."""
+"""Tables as rows of text: accuracies, pairs, and the paper's tables with the runs beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mathse.evaluation.compare.pairs import PairedComparison
 from mathse.evaluation.compare.results import RunResults
 from mathse.evaluation.error_types import UNCLEAR
 from mathse.evaluation.metrics import circumstances
-from mathse.reporting.progress.costs import NAMES, SECONDS, spent, time_computed
+from mathse.reporting.progress.costs import CURRENCY_NAMES, TIME_COLUMN, cost_cells, device_time
 from mathse.reporting.progress.wording import gain, percent, points, span
 from mathse.scoring import paper
 from mathse.scoring.metrics import wilson
@@ -26,7 +26,7 @@ Rows = list[list[str]]
 
 
 def accuracy_rows(results: Sequence[RunResults], benchmark: str) -> Rows:
-    """Accuracy of each run with its interval, which is the one that the run's own table has."""
+    """Return the accuracy of each run with the interval of the run's own table."""
     rows = [["run", "accuracy", "95% interval", "right", "of", "measured with"]]
     for run in results:
         if (scores := run.scores.get(benchmark)) is None:
@@ -45,7 +45,7 @@ def accuracy_rows(results: Sequence[RunResults], benchmark: str) -> Rows:
 
 
 def pair_rows(pairs: Sequence[PairedComparison]) -> Rows:
-    """Paired differences in points, McNemar's p, and the transitions of Figure 2."""
+    """Return paired differences in points, McNemar's p, and the transitions of Figure 2."""
     rows = [["run", "difference", "95% bootstrap interval", "McNemar p", *CHANGES.values(), "problems", "left out"]]
     for pair in pairs:
         low, high = pair.interval
@@ -64,13 +64,13 @@ def pair_rows(pairs: Sequence[PairedComparison]) -> Rows:
 
 
 def cost_rows(results: Sequence[RunResults]) -> Rows:
-    """The cost of each student of a training run, in every currency; no row where none is such a student."""
-    rows = [[run.label, *spent(run.spent), time_computed(run.seconds)] for run in results if run.spent is not None]
-    return [["run", *NAMES.values(), SECONDS], *rows] if rows else []
+    """Return the cost of each student of a training run, in every currency; empty without a training run."""
+    rows = [[run.label, *cost_cells(run.spent), device_time(run.seconds)] for run in results if run.spent is not None]
+    return [["run", *CURRENCY_NAMES.values(), TIME_COLUMN], *rows] if rows else []
 
 
 def p_text(p: float) -> str:
-    """ "0.031", "< 0.0001"."""
+    """Write "0.0310" or "< 0.0001"."""
     return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
@@ -78,12 +78,12 @@ def p_text(p: float) -> str:
 
 
 def table_1(results: Sequence[RunResults]) -> Rows:
-    """MathVL-test."""
-    return _beside(paper.TABLE_1, paper.TABLE_1_HEAD, results, lambda run: [_percent_of(run, "mathvl_test")])
+    """Return Table 1: MathVL-test."""
+    return _beside_paper(paper.TABLE_1, paper.TABLE_1_HEAD, results, lambda run: [_percent_of(run, "mathvl_test")])
 
 
 def table_2(results: Sequence[RunResults]) -> Rows:
-    """GPS, MathVista, MathVerse, MathVision, and their mean where there are all four."""
+    """Return Table 2: GPS, MathVista, MathVerse, MathVision, and their mean if all four are known."""
 
     def public(run: RunResults) -> list[float | None]:
         mathvista = _percent_of(run, "mathvista")
@@ -94,29 +94,29 @@ def table_2(results: Sequence[RunResults]) -> Rows:
         known = [value for value in values if value is not None]
         return [*values, sum(known) / len(values) if len(known) == len(values) else None]
 
-    return _beside(paper.TABLE_2, paper.TABLE_2_HEAD, results, public)
+    return _beside_paper(paper.TABLE_2, paper.TABLE_2_HEAD, results, public)
 
 
 def _percent_of(run: RunResults, benchmark: str) -> float | None:
-    """A whole benchmark's accuracy in percent; None where problems were left out or not scored."""
+    """Return the accuracy on all problems of a benchmark, in percent; None if a problem is missing or not scored."""
     metrics = run.scores[benchmark].metrics if benchmark in run.scores else {}
     if metrics.get("accuracy") is None or metrics.get("total") != paper.SIZES[benchmark]:
         return None
     return 100 * float(metrics["accuracy"])
 
 
-def _beside(
+def _beside_paper(
     printed: Mapping[str, paper.Cells],
     head: Sequence[str],
     results: Sequence[RunResults],
     ours: Callable[[RunResults], list[float | None]],
 ) -> Rows:
-    """The paper's rows, each followed by the runs that bear its name; runs of other names at the end."""
+    """Return the paper's rows, each followed by the runs with its name; runs with other names come last."""
 
     def row(name: str, source: str, values: Sequence[float | None]) -> list[str]:
         return [name, source, *(NONE if value is None else f"{value:.2f}" for value in values)]
 
-    rows = [["model", "whose", *head]]
+    rows = [["model", "source", *head]]
     names = {name.casefold() for name in printed}
     for name, values in printed.items():
         rows.append(row(name, "paper", values))
@@ -125,9 +125,10 @@ def _beside(
 
 
 def error_rows(results: Sequence[RunResults]) -> Rows:
-    """Figure 4."""
-    rows = [["model", "whose", *paper.ERROR_TYPES, UNCLEAR, "wrong answers"]]
-    rows += [[n, "paper", *(f"{v:.1f}" for v in shares), NONE, NONE] for n, shares in paper.FIGURE_4.items()]
+    """Return Figure 4 as a table: shares of the kinds of mistakes, in percent of the wrong answers."""
+    rows = [["model", "source", *paper.ERROR_TYPES, UNCLEAR, "wrong answers"]]
+    for name, printed in paper.FIGURE_4.items():
+        rows.append([name, "paper", *(f"{share:.1f}" for share in printed), NONE, NONE])
     for run in results:
         for benchmark, scores in run.scores.items():
             if counts := scores.error_types:

@@ -1,12 +1,12 @@
-"""``benchmark=orm_test``: an Outcome Reward Model judges labelled paths, and is measured against the labels.
+"""``benchmark=orm_test``: an Outcome Reward Model judges labelled paths and is measured against the labels.
 
     python evaluate.py benchmark=orm_test checkpoint=ORM_DIR benchmark.orm_test.paths=FILE
 
-FILE has rows as ``mathse.data.labelled_paths`` reads them. In the benchmark's folder:
+``mathse.data.labelled_paths`` has the format of FILE. The benchmark's folder has:
 
-    verdicts.jsonl       the ORM's verdicts, appended batch by batch; another threshold makes none again
-    judged.jsonl         a row a path: id, problem_id, subject, length, label, verdict, accepted, right
-    disagreements.jsonl  those of them that the ORM got wrong, the most confident first
+    verdicts.jsonl       the ORM's verdicts, appended batch by batch; another threshold reuses them
+    judged.jsonl         a row for each path: id, problem_id, subject, length, label, verdict, accepted, right
+    disagreements.jsonl  the paths that the ORM judged wrongly, the most confident verdicts first
     metrics.json         see ``mathse.evaluation.orm_test.metrics``
     report.html
 """
@@ -21,7 +21,7 @@ from mathse.errors import ConfigError
 
 
 class ORMTest:
-    """Where the labelled paths are, and from which P(correct) on a path counts as accepted."""
+    """The file of labelled paths, and the least P(correct) of an accepted path."""
 
     name = "orm_test"
     title = "ORM test"
@@ -33,7 +33,7 @@ class ORMTest:
 
     @staticmethod
     def evaluate(config: EvaluateConfig, folder: Path) -> float | None:
-        """Measure the ORM of ``checkpoint`` into ``folder``; its overall accuracy, a fraction."""
-        from mathse.evaluation.orm_test.task import measure  # here: it loads torch, and settings are checked before
+        """Measure the ORM of ``checkpoint``, write the results into ``folder``, and return its overall accuracy."""
+        from mathse.evaluation.orm_test.task import measure  # here: settings are checked before torch is imported
 
         return measure(config, folder)

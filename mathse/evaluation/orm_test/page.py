@@ -16,6 +16,7 @@ from mathse.reporting.report.listing import listing_inside
 from mathse.scoring.metrics import decide
 
 MAX_DISAGREEMENTS = 40  # paths on the page
+# Keys of metrics.json -> their names on the page.
 SHARES = {
     "positive_accuracy": "right accepted",
     "negative_accuracy": "wrong rejected",
@@ -24,33 +25,40 @@ SHARES = {
     "error_step_exact": "first wrong step named",
     "error_step_within_one": "or one beside it",
 }
-GROUPED = ("positive_accuracy", "negative_accuracy", "overall_accuracy", "error_step_exact")  # by subject and length
 SCORES = {"auroc": "AUROC", "average_precision": "average precision", "brier": "Brier", "ece": "ECE"}
 ACCEPTANCE = {"precision": "precision", "recall": "recall", "f1": "F1"}
 
-Row = dict[str, object]  # of a table: a column's name -> the cell
+Row = dict[str, object]  # a row of a table: column -> cell
 
 
-def page(
+def render_orm_test(
     figures: Mapping[str, Any],
     rows: Sequence[JudgedPath],
     wrong: Sequence[JudgedPath],
     image_png: Callable[[str], bytes],
 ) -> str:
-    """``figures``: metrics.json; ``wrong``: the rows judged wrongly, the most confident first."""
+    """Return the page.
+
+    Args:
+        figures: the content of metrics.json.
+        rows: all judged paths.
+        wrong: the paths judged wrongly, the most confident first.
+        image_png: returns the PNG of an image reference; may raise MathSEError.
+    """
+    # 1. The figures, and the paper's Table 5 with this ORM beside it.
     intervals = figures["ci95"]
     shares = []
     for key, name in SHARES.items():
         interval = span(intervals[key]) if intervals[key] else NONE
         shares.append({"figure": name, "value": percent(figures[key]), "95% interval": interval})
     for key, name in SCORES.items():
-        shares.append({"figure": name, "value": _decimals(figures[key]), "95% interval": _range(intervals[key])})
+        shares.append({"figure": name, "value": _decimals(figures[key]), "95% interval": _interval(intervals[key])})
+    measured_shares = [percent(figures[f"{name}_accuracy"], 2) for name in ("positive", "negative", "overall")]
+    paper = [["this ORM, here", *measured_shares]]
+    for name, printed in figures["paper"].items():
+        paper.append([name, *(f"{share:.2f}%" for share in printed.values())])
 
-    # Ours beside Table 5.
-    ours = [percent(figures[f"{name}_accuracy"], 2) for name in ("positive", "negative", "overall")]
-    paper = [["this ORM, here", *ours]]
-    paper += [[name, *(f"{row[key]:.2f}%" for key in row)] for name, row in figures["paper"].items()]
-
+    # 2. Ranking and calibration of P(correct).
     diagrams = []
     if figures["auroc"] is not None:
         curve = roc(statistics.roc(marks_of(rows)), figures["auroc"])
@@ -68,22 +76,26 @@ def page(
         for b in figures["calibration"] or ()
     ]
 
-    measured = figures["thresholds"] or ()
-    accepted: list[Row] = []
-    for row in measured:
+    # 3. Acceptance by threshold, as table and curves.
+    thresholds = figures["thresholds"] or ()
+    acceptance: list[Row] = []
+    for row in thresholds:
         cells = {name: _share(row, key) for key, name in ACCEPTANCE.items()}
-        accepted.append({"threshold": f"{row['threshold']:g}", "accepted": f"{row['accepted']:,}", **cells})
+        acceptance.append({"threshold": f"{row['threshold']:g}", "accepted": f"{row['accepted']:,}", **cells})
     lines = []
     for key, name in ACCEPTANCE.items():
-        known = [row for row in measured if row[key] is not None]
-        lines.append(Curve(name, [(row["threshold"], row[key], row["ci95"][key]) for row in known]))
+        points = [(row["threshold"], row[key], row["ci95"][key]) for row in thresholds if row[key] is not None]
+        lines.append(Curve(name, points))
 
+    # 4. The paths with the most confident wrong verdicts.
     groups: dict[str, list[GalleryItem]] = {}
-    for judged in wrong[:MAX_DISAGREEMENTS]:
-        group = "wrongly accepted" if judged.accepted else "wrongly rejected"
-        path, problem, label = judged.labelled.path, judged.labelled.problem, judged.labelled.label
-        decision = decide(judged.verdict, figures["threshold"])
-        item = GalleryItem(group, path, problem, judged.verdict, decision, judged.is_right, label)
+    for judged_path in wrong[:MAX_DISAGREEMENTS]:
+        group = "wrongly accepted" if judged_path.accepted else "wrongly rejected"
+        labelled, verdict = judged_path.labelled, judged_path.verdict
+        decision = decide(verdict, figures["threshold"])
+        item = GalleryItem(
+            group, labelled.path, labelled.problem, verdict, decision, judged_path.is_right, labelled.label
+        )
         groups.setdefault(group, []).append(item)
     protocol = [{"what": key, "value": NONE if value is None else value} for key, value in figures["protocol"].items()]
     return render(
@@ -94,7 +106,7 @@ def page(
         paper=paper,
         diagrams=diagrams,
         calibration=calibration,
-        thresholds=accepted,
+        thresholds=acceptance,
         threshold_curves=partial(
             curves,
             lines,
@@ -103,8 +115,8 @@ def page(
             marks=QUARTERS,
             at=figures["threshold"],
         ),
-        agreement=_agreement(figures),
-        groups=_groups(figures),
+        agreement=_agreement_rows(figures),
+        groups=_group_rows(figures),
         shown=min(MAX_DISAGREEMENTS, len(wrong)),
         wrong=len(wrong),
         listing=listing_inside(groups, image_png) if groups else None,
@@ -112,8 +124,8 @@ def page(
     )
 
 
-def _agreement(figures: Mapping[str, Any]) -> list[Row]:
-    """How the ORM's decisions, and the labels, agree with answer matching."""
+def _agreement_rows(figures: Mapping[str, Any]) -> list[Row]:
+    """Return the agreement of the ORM's decisions, and of the labels, with answer matching."""
     if figures["agreement"] is None:
         return []
     rows: list[Row] = []
@@ -124,7 +136,7 @@ def _agreement(figures: Mapping[str, Any]) -> list[Row]:
                 "": name,
                 "agreement": _share(part, "agreement"),
                 "kappa": _decimals(part["kappa"]),
-                "95% interval": _range(part["ci95"]["kappa"]),
+                "95% interval": _interval(part["ci95"]["kappa"]),
                 "yes, match": f"{part['both']:,}",
                 "yes, no match": f"{part['accepted_alone']:,}",
                 "no, match": f"{part['matched_alone']:,}",
@@ -134,13 +146,16 @@ def _agreement(figures: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _groups(figures: Mapping[str, Any]) -> list[Row]:
+def _group_rows(figures: Mapping[str, Any]) -> list[Row]:
+    """Return the figures of each subject and of each quartile of lengths."""
     parts = [(f"subject {name}", part) for name, part in figures["by_subject"].items()]
     parts += [(f"{part['from']:,} to {part['to']:,} characters", part) for part in figures["by_length"]]
     rows: list[Row] = []
     for name, part in parts:
-        cells = {SHARES[key]: _share(part, key) for key in GROUPED}
-        rows.append({"paths": name, "how many": f"{part['paths']:,}", **cells, "AUROC": _decimals(part["auroc"])})
+        row: Row = {"paths": name, "how many": f"{part['paths']:,}"}
+        for key in ("positive_accuracy", "negative_accuracy", "overall_accuracy", "error_step_exact"):
+            row[SHARES[key]] = _share(part, key)
+        rows.append(row | {"AUROC": _decimals(part["auroc"])})
     return rows
 
 
@@ -152,7 +167,7 @@ def _share(row: Mapping[str, Any], key: str) -> str:
     return percent(row[key]) + (f" {span(interval)}" if interval else "")
 
 
-def _range(interval: Sequence[float] | None) -> str:
+def _interval(interval: Sequence[float] | None) -> str:
     return f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else NONE
 
 

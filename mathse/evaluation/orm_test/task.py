@@ -1,10 +1,11 @@
-"""The task: read the labelled paths, have them judged, write the figures and the page."""
+"""The task of benchmark=orm_test: read the labelled paths, judge them with the ORM, write the figures and the page."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from mathse.evaluation.folder import (
     keep_identities,
 )
 from mathse.evaluation.orm_test import ORMTest
-from mathse.evaluation.orm_test.metrics import judged, metrics, sentence
-from mathse.evaluation.orm_test.page import page
+from mathse.evaluation.orm_test.metrics import add_verdicts, orm_metrics, result_line
+from mathse.evaluation.orm_test.page import render_orm_test
 from mathse.evaluation.rewards import is_complete
 from mathse.judges import judge_paths
 from mathse.judges.orm_rows import read_orm
@@ -40,24 +41,25 @@ from mathse.types import Problem, Verdict
 
 
 def measure(config: EvaluateConfig, folder: Path) -> float | None:
-    """Measure the ORM of ``checkpoint`` into ``folder``; its overall accuracy, a fraction."""
+    """Measure the ORM of ``checkpoint`` and write the results into ``folder``.
+
+    Returns its overall accuracy, a fraction.
+    """
     name = next(name for name, section in config.benchmark.items() if isinstance(section, Section))
     test: ORMTest = build(config.benchmark[name])
     orm = read_orm(Path(str(config.checkpoint)), "checkpoint")  # kind, order, see_answer, see_image
 
-    # The labelled paths are read before the folder is made: a mistake in them leaves no trace. A row may name a problem
-    # of ``data``, which is opened for the first that does.
-    source: Any = None
+    # 1. Read the labelled paths before the folder is made: an error in them leaves no folder. A row may name a problem
+    # of ``data``, which is opened at the first such row.
+    open_data = cache(lambda: open_source(config))
 
     def problem_of(problem_id: str) -> Problem:
-        nonlocal source
-        if source is None:
-            source = open_source(config)
-        problem: Problem = source.get(problem_id)
+        problem: Problem = open_data().get(problem_id)
         return problem
 
     labelled = read_labelled(test.paths, problem_of, open_domain(config.task_domain))[: config.limit]
 
+    # 2. Judge them, and write the figures.
     with ExitStack() as stack:
         make_folder(folder)
         stack.enter_context(closing(FolderLock(folder)))
@@ -65,10 +67,10 @@ def measure(config: EvaluateConfig, folder: Path) -> float | None:
         test_folder = folder / name
         keep_identities({test_folder / IDENTITY: identity(config, orm, labelled)}, folder)
         write_json(folder / SETTINGS, flatten(config))
-        rows = judged(labelled, verdicts_on(config, labelled, test_folder / VERDICTS, progress), test.threshold)
+        rows = add_verdicts(labelled, judge_all(config, labelled, test_folder / VERDICTS, progress), test.threshold)
         figures = {
             "benchmark": name,
-            **metrics(rows, test.threshold, writes_steps=orm["kind"] != "binary", seed=config.seed),
+            **orm_metrics(rows, test.threshold, writes_steps=orm["kind"] != "binary", seed=config.seed),
             "protocol": {
                 **orm,
                 "checkpoint": config.checkpoint,
@@ -82,29 +84,29 @@ def measure(config: EvaluateConfig, folder: Path) -> float | None:
         wrong = sorted((r for r in rows if not r.judged_rightly), key=lambda r: (-r.confidence, r.labelled.path.id))
         write_jsonl(test_folder / JUDGED, (r.to_json() for r in rows))
         write_jsonl(test_folder / DISAGREEMENTS, (r.to_json() for r in wrong))
-        # metrics.json after all else that is read from it, and before the page.
+        # metrics.json comes after the rows that it counts, and before the page.
         write_json(test_folder / METRICS, figures)
-        text = page(figures, rows, wrong, png_bytes)
+        text = render_orm_test(figures, rows, wrong, png_bytes)
         for page_folder in (test_folder, folder):
             write_page(text, page_folder / REPORT)
         for note in figures["notes"]:
             progress.say(f"{name}: {note}")
-        progress.say(f"{name}: {sentence(figures)}: {test_folder / METRICS}")
+        progress.say(f"{name}: {result_line(figures)}: {test_folder / METRICS}")
         progress.say(f"report: {folder / REPORT}")
     overall: float | None = figures["overall_accuracy"]
     return overall
 
 
-def verdicts_on(
+def judge_all(
     config: EvaluateConfig, labelled: Sequence[LabelledPath], file: Path, progress: Progress
 ) -> Sequence[Verdict]:
-    """The ORM's verdicts; its weights are read only where some are missing in ``file``."""
+    """Return the ORM's verdicts. Its weights are read only if verdicts are missing in ``file``."""
     if is_complete(file, len(labelled)):
         return list(read_jsonl(file, Verdict))
     from mathse.evaluation import models
 
     served = models.engine_of(config, file.parent, progress.say) if config.judge.engine == "vllm" else None
-    judge = models.measured_orm(config, served) if served is not None else models.measured_orm(config)
+    judge = models.measured_orm(config, served)
     problems = {row.problem.id: row.problem for row in labelled}
     paths = [row.path for row in labelled]
     with closing(progress.track("verdicts", len(paths))) as track, ExitStack() as stack:
@@ -114,8 +116,8 @@ def verdicts_on(
 
 
 def identity(config: EvaluateConfig, orm: dict[str, Any], labelled: Sequence[LabelledPath]) -> dict[str, Any]:
-    """What the verdicts were made with: another threshold, or other labels, change none of them."""
-    # What is judged: ids, texts, questions, answers, and the names of the pictures; not the folder they lie in.
+    """Return the settings that make the verdicts. The threshold and the labels do not affect them."""
+    # Hash of ids, texts, questions, answers, and the names of the pictures; the pictures' folder does not count.
     digest = hashlib.sha256()
     for row in labelled:
         problem = row.problem

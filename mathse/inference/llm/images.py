@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from mathse.data.images import load_image
 from mathse.data.picture_marks import stand_in
-from mathse.models.row import parts
+from mathse.models.row import split_turn
 from mathse.types import Problem
 
 # Bytes of a picture; APIs take 20 MB. A picture that is larger as a PNG is a photograph, and is sent as JPEG.
@@ -22,7 +22,7 @@ MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}  # of files that may be 
 def content_of(problem: Problem, text: str, max_side: int) -> list[dict[str, Any]]:
     """Return a message's content: ``text``, which has the problem's question, and the problem's pictures in order."""
     content = []
-    for part in parts(text, problem.images, stand_in(text, problem)):
+    for part in split_turn(text, problem.images, stand_in(text, problem)):
         if part.image is None:
             content.append({"type": "text", "text": part.text})
         else:

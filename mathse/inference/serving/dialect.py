@@ -19,7 +19,7 @@ from mathse.inference.llm.faults import Fault
 from mathse.inference.llm.images import image_url_part
 from mathse.inference.llm.serialization import Dialect
 from mathse.inference.prompts.feedback import STATUS_KEY
-from mathse.models.row import Row, turns
+from mathse.models.row import Row, iterate_turns
 
 Message = dict[str, Any]
 
@@ -37,7 +37,7 @@ def make_messages(
         defuse: rewrites the marks of chat templates in a user's text, which a server would take for real marks.
     """
     messages: list[Message] = []
-    for question, answer in turns(row):
+    for question, answer in iterate_turns(row):
         content: list[Message] = []
         for part in question:
             if part.image is None:

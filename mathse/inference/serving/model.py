@@ -20,8 +20,8 @@ from mathse.inference.serving.engines import Engine
 from mathse.inference.serving.probe import Probe, compare_prompts
 from mathse.inference.work import AnswerCosts, Payment
 from mathse.models.base import Backbone
-from mathse.models.flops import picture_work
-from mathse.models.marks import defuse_usual
+from mathse.models.flops import count_picture_work
+from mathse.models.marks import defuse_common
 from mathse.models.operations import Amounts, Operations
 from mathse.models.row import Row
 from mathse.runs.meter import UNKNOWN, Spent
@@ -77,7 +77,7 @@ class ServedModel:
 
     def request(self, row: Row, **options: Any) -> ChatRequest:
         """Make the request of a row; ``options`` are fields of ``ChatRequest``."""
-        defuse: Callable[[str], str] = defuse_usual
+        defuse: Callable[[str], str] = defuse_common
         if self.served is not None:
             row, defuse = self.served.reader.as_read(row), self.served.reader.defuse
         return ChatRequest(make_messages(row, self.engine.pictures.address, defuse), **options)
@@ -197,7 +197,7 @@ class ServedModel:
             sampled = [len(ids) + 1 for ids in reader.tokenizer(texts, add_special_tokens=False)["input_ids"]]
         prompt = Amounts(tokens=n_prompt, squares=n_prompt**2)
         for image in row["images"]:
-            prompt += picture_work(reader, image)[1]
+            prompt += count_picture_work(reader, image)[1]
         return self._costs.count_served(prompt, sampled, "server" if has_usage else "tokenizer")
 
     def _serve(self, served: ServedCheckpoint, rows: Sequence[Row]) -> None:

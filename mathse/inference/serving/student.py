@@ -29,7 +29,7 @@ from mathse.inference.serving.names import content_name
 from mathse.inference.serving.vllm import VLLMEngine
 from mathse.models.base import Backbone
 from mathse.models.operations import Operations
-from mathse.models.prompt_reader import prompt_reader
+from mathse.models.prompt_reader import open_exported_reader
 from mathse.models.row import Row
 from mathse.runs.layout import STUDENT_USAGE
 from mathse.seeds import derive
@@ -146,7 +146,7 @@ class ServedStudents:
             whole: opens it with its weights, for families that cannot encode prompts without them.
             operations: returns the operations of a forward pass.
         """
-        reader = prompt_reader(self.section, checkpoint, whole)
+        reader = open_exported_reader(self.section, checkpoint, whole)
         client = self.engine.client(content_name(checkpoint), "generator")
         client.account = self.account
         served = ServedCheckpoint(checkpoint, reader, whole, operations)

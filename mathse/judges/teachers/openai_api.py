@@ -16,7 +16,7 @@ from mathse.config.teachers import OpenAITeacher as Settings
 from mathse.inference import prompts
 from mathse.inference.llm.client import ChatClient, ChatReply, ChatRequest
 from mathse.inference.llm.images import content_of
-from mathse.models.marks import defuse_usual
+from mathse.models.marks import defuse_common
 from mathse.types import Draft, Problem, ReasoningPath, Verdict
 
 
@@ -100,7 +100,7 @@ class OpenAITeacher:
     def _repair_request(self, problem: Problem, path: ReasoningPath, answer: str) -> ChatRequest:
         annotation = self._annotation_request(problem, path)
         turns = [
-            {"role": "assistant", "content": defuse_usual(answer)},
+            {"role": "assistant", "content": defuse_common(answer)},
             {"role": "user", "content": prompts.repair_prompt(problem)},
         ]
         version = prompts.version("repair", "full", problem)
@@ -111,12 +111,12 @@ class OpenAITeacher:
     ) -> ChatRequest:
         """Make the request of one user turn. Marks of chat templates in its text are defused: a path that ends its own
         turn could otherwise write its own verdict."""
-        content: Any = defuse_usual(text)
+        content: Any = defuse_common(text)
         if with_images and problem.images:
             content = []
             for part in content_of(problem, text, self.image_side):
                 if part["type"] == "text":
-                    part = {**part, "text": defuse_usual(part["text"])}
+                    part = {**part, "text": defuse_common(part["text"])}
                 content.append(part)
         seed = None if self.seed is None else self.seed + again
         return ChatRequest(

@@ -1,7 +1,7 @@
-"""CogVLM2 on today's transformers: a native port, since the published code does not run there any more.
+"""CogVLM2 for transformers 5: our own port, because the published code does not run there any more.
 
-``CogVLM2Config``, ``CogVLM2Processor`` and ``CogVLM2ForConditionalGeneration`` open the published folder and are known
-to transformers' Auto classes as ``cogvlm2`` once this package is imported.
+``CogVLM2Config``, ``CogVLM2Processor`` and ``CogVLM2ForConditionalGeneration`` open the published folder. The import of
+this package registers them with transformers' Auto classes as ``cogvlm2``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The way to transformers' attention functions (eager, SDPA, flash), for decoder and tower alike."""
+"""Attention by transformers' implementations (eager, SDPA, flash), for decoder and tower."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Attention as ``module.config`` asks for it.
+    """Compute attention with the implementation in ``module.config``.
 
     Args:
-        module: has ``config``, ``is_causal`` (used where there is no mask), ``num_key_value_groups`` and ``head_dim``.
+        module: has ``config``, ``is_causal`` (used without a mask), ``num_key_value_groups`` and ``head_dim``.
         query: (B, heads, T, D)
         key, value: (B, kv heads, S, D)
-        mask: what ``create_causal_mask`` made of the padding, or None
-    Returns (B, T, heads * D), and the weights where the implementation gives them.
+        mask: the output of ``create_causal_mask``, or None
 
-    Positions are not handed on: flash attention would read the repeats of an image's positions as packed rows.
+    Returns:
+        (B, T, heads * D), and the attention weights if the implementation returns them.
+
+    Positions are not passed: flash attention would read the equal positions of an image as packed rows.
     """
-    name = module.config._attn_implementation if len(query) else "eager"  # the others take no empty batch
-    function = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+    name = module.config._attn_implementation if len(query) else "eager"  # the others refuse an empty batch
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(name, attend_eagerly)
     mixed, weights = function(module, query, key, value, mask, dropout=0.0, scaling=module.head_dim**-0.5)
     return mixed.flatten(2), weights
 
 
-def eager(
+def attend_eagerly(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **_: Any
 ) -> tuple[Tensor, Tensor]:
-    """Attention written out; query head i uses key and value head i // groups."""
+    """Compute attention without a fused kernel. Query head i uses key and value head i // groups."""
     groups = module.num_key_value_groups
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * scaling

@@ -1,4 +1,4 @@
-"""CogVLM2 behind the harness's contract: one image a row, the published prompt, token types beside the ids."""
+"""CogVLM2 as a backbone: at most one image in a row, the published prompt, token types beside the ids."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mathse.config.backbones import CogVLM2 as Settings
 from mathse.errors import CheckpointError
 from mathse.models.architecture import Architecture
 from mathse.models.base import Backbone, Features
-from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve, told_in_a_sentence
+from mathse.models.checkpoint import as_dtype, open_model, read_config, resolve, wrap_library_errors
 from mathse.models.cogvlm2.configuration import CogVLM2Config
-from mathse.models.cogvlm2.layout import IMAGE, positions
+from mathse.models.cogvlm2.layout import IMAGE, compute_positions
 from mathse.models.cogvlm2.modeling import CogVLM2ForConditionalGeneration
 from mathse.models.cogvlm2.processing import CogVLM2Processor
-from mathse.models.cogvlm2.prompt import chat_template, check_template
+from mathse.models.cogvlm2.prompt import build_chat_template, check_template
 from mathse.models.row import Row
 from mathse.models.trial import try_tokenizer
 
-END_OF_TURN = "<|eot_id|>"  # Llama 3's; stops a reply too
-_KEYS = ("vision_config", "num_multi_query_heads")  # of a published config.json, which has no model_type
+END_OF_TURN = "<|eot_id|>"  # Llama 3's, at which sampling stops too
+_KEYS = ("vision_config", "num_multi_query_heads")  # they identify a published config.json, which has no model_type
 
 
 class CogVLM2Backbone(Backbone):
@@ -33,12 +33,12 @@ class CogVLM2Backbone(Backbone):
 
     family: ClassVar[str] = "cogvlm2"
     max_images: int | None = 1
-    pictures_first: bool = True  # behind BOS
+    pictures_first: bool = True  # the image follows BOS
     parts: Mapping[str, str] = {
         "connector": r"model\.vision\.(conv|linear_proj|boi|eoi)(\.|$)",
         "tower": r"model\.vision\.(patch_embedding|transformer)(\.|$)",
     }
-    lora_scopes: Mapping[str, str] = {  # answers run through the language path alone
+    lora_scopes: Mapping[str, str] = {  # the tokens of answers go only through the language experts
         "language": r"model\.layers\.\d+\.(self_attn\.language_expert_(query_key_value|dense)"
         r"|mlp\.language_mlp\.(gate|up|down)_proj)",
         "vision_expert": r"model\.layers\.\d+\.(self_attn\.vision_expert_(query_key_value|dense)"
@@ -51,13 +51,15 @@ class CogVLM2Backbone(Backbone):
         check_template(template)
         super().__init__(model, processor)
         self.template = template
-        processor.chat_template = chat_template(template)  # what a server renders is what is trained
+        processor.chat_template = build_chat_template(template)  # a server then renders the prompts of the training
         self.never_sampled = [self.pad_id]  # also the image's placeholder
-        known = self.tokenizer.get_vocab()
-        self.end_ids = [self.end_id, *([known[END_OF_TURN]] if END_OF_TURN in known else [])]
+        vocabulary = self.tokenizer.get_vocab()
+        self.end_ids = [self.end_id]
+        if END_OF_TURN in vocabulary:
+            self.end_ids.append(vocabulary[END_OF_TURN])
 
     def prompt_ids(self, rows: Sequence[Row], images: Sequence[Sequence[Features]]) -> list[list[int]]:
-        # ids of a prompt: BOS, the image's placeholders, the text; the processor knows all templates
+        # Ids of a prompt: BOS, the image's placeholders, the text. The processor has all templates.
         prompts = []
         for row, row_images in zip(map(self.as_read, rows), images, strict=True):
             history = [(self.defuse(question), self.defuse(answer)) for question, answer in row.get("history", ())]
@@ -66,48 +68,48 @@ class CogVLM2Backbone(Backbone):
         return prompts
 
     def prompt_lengths(self, rows: Sequence[Row]) -> list[int]:
-        # all images are of one size, and no prompt depends on pixels
+        # All images have the same size, and no prompt depends on pixels.
         return [len(ids) for ids in self.prompt_ids(rows, [[{}] * len(row["images"]) for row in rows])]
 
     def prepare(self, pictures: Sequence[Image]) -> list[Features]:
-        """``pixel_values`` (1, 3, S, S) of each picture."""
-        return [{"pixel_values": pixels} for pixels in self.processor.pixels(pictures).split(1)]
+        """Return ``pixel_values`` (1, 3, S, S) of each picture."""
+        return [{"pixel_values": pixels} for pixels in self.processor.prepare_pixels(pictures).split(1)]
 
     def extras(self, prompt: list[int], response: list[int], features: Features) -> dict[str, Tensor]:
-        """``token_type_ids`` (T,): 1 on the image's tokens, which come right after BOS."""
+        """Return ``token_type_ids`` (T,): 1 for the tokens of the image, which follow BOS."""
         types = torch.zeros(len(prompt) + len(response), dtype=torch.long)
         if features:
             types[1 : 1 + self.processor.image_tokens] = IMAGE
         return {"token_type_ids": types}
 
     def positions(self, ids: list[int], features: Features) -> Tensor:
-        return positions(self.extras(ids, [], features)["token_type_ids"][None])[0]
+        return compute_positions(self.extras(ids, [], features)["token_type_ids"][None])[0]
 
     def texts(self, responses: Sequence[list[int]]) -> list[str]:
-        """Stripped: answers are encoded apart from the prompt, and a reply may start with a space."""
+        """Return the stripped texts: responses are encoded separately, and a sampled text may start with a space."""
         return [text.strip() for text in super().texts(responses)]
 
     def tower(self, image: Features) -> Tensor:
-        """(1, 1 + patches, C)."""
+        """Return (1, 1 + patches, C)."""
         vision = self.model.model.vision
         seen: Tensor = vision.tower(image["pixel_values"].to(vision.dtype))
         return seen
 
     def connector(self, seen: Tensor) -> Tensor:
-        """(N, 1 + patches, C) -> (N, image tokens, H)."""
+        """Convert (N, 1 + patches, C) to (N, image tokens, H)."""
         tokens: Tensor = self.model.model.vision.connect(seen)
         return tokens
 
     def without_images(self) -> Tensor:
-        """No image's features: with them a connector that trains gets (zero) gradients, as with zero pixels, and a
-        tower in pieces does not run, as it does on no other rank."""
+        """Return the features of zero images.
+
+        With them a trained connector gets zero gradients, as with zero pixel tensors, and a sharded tower does not run,
+        as on the other ranks.
+        """
         config = self.model.config.vision_config
-        frozen_connector = self.tower_features is not None and "connector" in self.tower_features.parts
-        shape = (
-            (config.image_tokens, self.model.config.hidden_size)
-            if frozen_connector
-            else (config.grid**2 + 1, config.hidden_size)
-        )
+        shape = (config.grid**2 + 1, config.hidden_size)  # the connector's input
+        if self.tower_features is not None and "connector" in self.tower_features.parts:
+            shape = (config.image_tokens, self.model.config.hidden_size)  # the connector's output
         return torch.zeros(0, *shape, dtype=torch.bfloat16, device=self.device)
 
     def image_tokens(self, width: int, height: int, trained: bool = False) -> int:
@@ -119,29 +121,32 @@ class CogVLM2Backbone(Backbone):
 
 
 def architecture(settings: Settings) -> Architecture:
-    """The model of a folder's config.json, without numbers."""
+    """Return the model of a folder's config.json, without weights."""
     folder = Path(settings.path)
-    config = _config(folder, settings.rope_precision)
+    config = _read_cogvlm2_config(folder, settings.rope_precision)
     model = open_model(
         CogVLM2ForConditionalGeneration, folder, attention=settings.attention, config=config, weights=False
     )
-    seen, tokens = config.vision_config.num_positions, config.vision_config.image_tokens  # every picture has one size
+    # Every picture has the same size.
+    seen, tokens = config.vision_config.num_positions, config.vision_config.image_tokens
     return Architecture(CogVLM2Backbone.bare(model), settings.dtype, (seen, seen), (tokens, tokens))
 
 
-@told_in_a_sentence
+@wrap_library_errors
 def load(settings: Settings, weights: bool = True) -> CogVLM2Backbone:
-    """Open a CogVLM2 checkpoint, published or saved by us; ``weights`` False: for prompts alone, see
-    ``mathse.models.prompt_reader``."""
+    """Open a CogVLM2 checkpoint, published or saved by this package.
+
+    ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``.
+    """
     check_template(settings.template)
     folder = resolve(settings.path, settings.revision, weights)
-    config = _config(folder, settings.rope_precision)
+    config = _read_cogvlm2_config(folder, settings.rope_precision)
     try_tokenizer(folder)
     processor = CogVLM2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if processor.image_tokens != config.vision_config.image_tokens:
         size = processor.image_processor.size["height"]
         raise CheckpointError(
-            f"{folder}: processor_config.json makes images of {size} pixels, config.json wants "
+            f"{folder}: processor_config.json makes images of {size} pixels, config.json needs "
             f"{config.vision_config.image_size}; remove processor_config.json"
         )
     model = open_model(
@@ -154,17 +159,18 @@ def load(settings: Settings, weights: bool = True) -> CogVLM2Backbone:
     )
     sampling = model.generation_config
     if sampling.temperature is not None or sampling.top_p is not None:
-        sampling.do_sample = True  # transformers refuses to save these without it
+        sampling.do_sample = True  # otherwise transformers refuses to save these settings
     return CogVLM2Backbone(model, processor, settings.template)
 
 
-def _config(folder: Path, rope_precision: str) -> CogVLM2Config:
-    """config.json, if it is a CogVLM2's. Raises CheckpointError otherwise."""
+def _read_cogvlm2_config(folder: Path, rope_precision: str) -> CogVLM2Config:
+    """Return config.json of a CogVLM2. Raises CheckpointError for another model."""
     published = read_config(folder)
-    kind = published.get("model_type")
-    if kind not in (None, CogVLM2Config.model_type) or not all(key in published for key in _KEYS):
-        absent = " and ".join(key for key in _KEYS if key not in published)
-        reason = f"says model_type = {kind!r}" if kind else f"has no {absent}"
+    model_type = published.get("model_type")
+    missing = [key for key in _KEYS if key not in published]
+    is_foreign = model_type not in (None, CogVLM2Config.model_type)
+    if is_foreign or missing:
+        reason = f"has model_type = {model_type!r}" if is_foreign else f"has no {' and '.join(missing)}"
         raise CheckpointError(f"{folder} is not a checkpoint of backbone=cogvlm2: its config.json {reason}")
     try:
         return CogVLM2Config.from_pretrained(

@@ -1,8 +1,8 @@
-"""The config of CogVLM2, in the key names of the published config.json (which has no ``model_type``).
+"""The config of CogVLM2, with the key names of the published config.json (which has no ``model_type``).
 
-What that file does not say is here: the rotary base is a constant of the published code, and the id of the image
-placeholder is the padding id. Annotations are read at run time, so they stay evaluated: a value of a wrong type is
-refused.
+This module adds the values that the file lacks: the rotary base is a constant of the published code, and the id of the
+image placeholder is the padding id. There is no ``from __future__ import annotations`` here, because ``strict`` reads
+the annotations at run time and refuses a value of another type.
 """
 
 from typing import Any, ClassVar
@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-MERGE = 2  # patches a side that the connector's convolution joins to one token
+MERGE = 2  # patches on each side that the connector's convolution merges into a token
 ROPE_PRECISIONS = ("float32", "model")
 
 
 @strict
 class CogVLM2VisionConfig(PreTrainedConfig):
-    """The vision tower (EVA2-CLIP-E, post-norm); defaults are those of the 19B checkpoint."""
+    """The vision tower (EVA2-CLIP-E, post-norm), with the defaults of the 19B checkpoint."""
 
     model_type = "cogvlm2_vision"
     base_config_key = "vision_config"
@@ -29,8 +29,8 @@ class CogVLM2VisionConfig(PreTrainedConfig):
     in_channels: int = 3
     image_size: int = 1344
     patch_size: int = 14
-    num_positions: int = 9217  # the patches, and one class token
-    hidden_act: str = "gelu"  # the exact one, by erf
+    num_positions: int = 9217  # the patches and a class token
+    hidden_act: str = "gelu"  # exact, by erf
     layer_norm_eps: float = 1e-6
     dropout_prob: float | int = 0.0
     initializer_range: float = 0.02
@@ -47,28 +47,28 @@ class CogVLM2VisionConfig(PreTrainedConfig):
 
     @property
     def grid(self) -> int:
-        """Patches a side."""
+        """Patches on each side."""
         return self.image_size // self.patch_size
 
     @property
     def image_tokens(self) -> int:
-        """Tokens that an image takes, its begin and end token included: 2306 at 1344 pixels."""
+        """Tokens of an image, with its begin and end token: 2306 for 1344 pixels."""
         return (self.grid // MERGE) ** 2 + 2
 
 
 @strict
 class CogVLM2Config(PreTrainedConfig):
-    """CogVLM2: a Llama decoder with two experts, for text and for image tokens, and the vision tower.
+    """CogVLM2: a Llama decoder with an expert for text and an expert for image tokens, and the vision tower.
 
-    ``rope_precision``: ``float32`` computes rotary angles exactly; ``model`` computes them in the model's dtype, as the
-    published code does. In bfloat16 these are off by up to 0.9 rad below position 256 and by more beyond.
+    ``rope_precision``: ``float32`` computes rotary angles exactly; ``model`` computes them in the model's dtype, like
+    the published code. In bfloat16 these are wrong by up to 0.9 rad below position 256, and by more above.
     """
 
     model_type = "cogvlm2"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache"]
     attribute_map: ClassVar[dict[str, str]] = {"num_key_value_heads": "num_multi_query_heads"}
     sub_configs: ClassVar[dict[str, Any]] = {"vision_config": CogVLM2VisionConfig}
-    sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": CogVLM2VisionConfig}  # its name since 5.24
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": CogVLM2VisionConfig}  # the name since 5.24
 
     vocab_size: int = 128256
     hidden_size: int = 4096
@@ -83,12 +83,12 @@ class CogVLM2Config(PreTrainedConfig):
     use_cache: bool = True
     bos_token_id: int | None = 128000
     eos_token_id: int | list[int] | None = 128001
-    pad_token_id: int = 128002  # also stands where the image's features go
+    pad_token_id: int = 128002  # also the placeholder of the image's features
     tie_word_embeddings: bool = False
     template_version: str = "chat"
     rope_theta: float | int = 500000.0
     rope_precision: str = "float32"
-    vision_config: Any = None  # a CogVLM2VisionConfig, given as such or as a dict
+    vision_config: Any = None  # a CogVLM2VisionConfig or a dict
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.vision_config is None or isinstance(self.vision_config, dict):
@@ -100,7 +100,7 @@ class CogVLM2Config(PreTrainedConfig):
                 f"{self.num_attention_heads} heads and {self.num_multi_query_heads} key and value heads do not fit "
                 f"hidden_size = {self.hidden_size}"
             )
-        kwargs.pop("auto_map", None)  # names code that a published folder brings along; none of it is run
+        kwargs.pop("auto_map", None)  # it names the program code of a published folder, which is never run
         super().__post_init__(**kwargs)
 
     @property

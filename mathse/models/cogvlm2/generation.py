@@ -1,4 +1,4 @@
-"""What ``generate`` must know of CogVLM2: positions, the padding id that is also the image's, images encoded once."""
+"""Hooks of ``generate`` for CogVLM2: positions, a padding id that is also the image's, images encoded once."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from mathse.models.cogvlm2.layout import positions
+from mathse.models.cogvlm2.layout import compute_positions
 
 
 class CogVLM2GenerationMixin(GenerationMixin):
-    """``GenerationMixin`` with the hooks that differ, the same ones in all of transformers 5.16 to 5.24."""
+    """``GenerationMixin`` with the hooks that differ. They are the same in transformers 5.16 to 5.24."""
 
     def _prepare_attention_mask_for_generation(self, inputs_tensor: Tensor, *_: Any, **__: Any) -> Tensor:
-        """All ones: a mask worked out from the padding id would hide the image. Padded rows need their mask given."""
+        """Return ones: a mask derived from the padding id would hide the image. Padded rows need an explicit mask."""
         return torch.ones(inputs_tensor.shape[:2], dtype=torch.long, device=inputs_tensor.device)
 
     def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
-        """(B, T); each further token then counts one up from the last."""
+        """Return positions (B, T). Each further token has the last position plus one."""
         ids = model_kwargs.get("input_ids")
         length = (inputs_tensor if ids is None or not ids.shape[1] else ids).shape[:2]
         types = model_kwargs.get("token_type_ids")
         if types is None:
             types = torch.zeros(length, dtype=torch.long, device=inputs_tensor.device)
-        return positions(types, model_kwargs.get("attention_mask"))
+        return compute_positions(types, model_kwargs.get("attention_mask"))
 
     def _expand_inputs_for_generation(
         self,
@@ -35,7 +35,7 @@ class CogVLM2GenerationMixin(GenerationMixin):
         input_ids: Tensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """n samples or beams a row: the image is encoded here, once, and its features are repeated.
+        """Repeat each row for n samples or beams. The image is encoded here, once, and its features are repeated.
 
         A row has at most one image, so repeating each image n times in place keeps the order of the rows.
         """
@@ -59,7 +59,7 @@ class CogVLM2GenerationMixin(GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         if not is_first_iteration and kwargs.get("use_cache", True):
-            kwargs.pop("mm_encoder_outputs", None)  # read already, and in the cache
+            kwargs.pop("mm_encoder_outputs", None)  # the cache has the image already
         return super().prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )

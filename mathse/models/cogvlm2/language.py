@@ -1,7 +1,7 @@
-"""The decoder: Llama's layers with two experts each, one for text and one for image tokens.
+"""The decoder: Llama's layers with two experts each, for the tokens of text and of images.
 
-Attention mixes all tokens causally; only the projections and the MLP differ between the experts. Module names are the
-published tensor names.
+Attention mixes all tokens causally; only the projections and the MLP differ between the experts. Names of modules are
+the published tensor names.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Expert = Callable[[Tensor], Tensor]
 Angles = tuple[Tensor, Tensor]  # cos and sin, each (B, 1, T, head_dim / 2)
 
 
-def rotary_angles(positions: Tensor, config: CogVLM2Config, dtype: torch.dtype) -> Angles:
-    """cos and sin of (B, T) positions.
+def compute_rotary_angles(positions: Tensor, config: CogVLM2Config, dtype: torch.dtype) -> Angles:
+    """Return cos and sin of (B, T) positions.
 
-    Computed anew each pass, so no buffer can be lost on the meta device, cast with the model, or read from a
-    checkpoint (the published ones store their frequencies in bfloat16).
+    They are computed again in each pass. A buffer could be lost on the meta device, cast with the model, or read from a
+    checkpoint (the published checkpoints store their frequencies in bfloat16).
     """
     if config.rope_precision == "float32":
         dtype = torch.float32
-    # (D / 2,): one frequency for each pair of dimensions
+    # (D / 2,): a frequency for each pair of dimensions.
     exponents = torch.arange(0, config.head_dim, 2, device=positions.device).float() / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents
     angles = positions[:, None, :, None].to(dtype) * frequencies.to(dtype)
@@ -38,14 +38,14 @@ def rotary_angles(positions: Tensor, config: CogVLM2Config, dtype: torch.dtype) 
 
 
 def rotate(x: Tensor, angles: Angles) -> Tensor:
-    """(B, heads, T, D) rotated in fp32; dimension i turns with i + D / 2 (the halves, not neighbours)."""
+    """Rotate (B, heads, T, D) in float32. Dimension i rotates with i + D / 2 (halves, not neighbours)."""
     cos, sin = (table.float() for table in angles)
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
-def by_expert(hidden: Tensor, routing: Routing | None, vision: Expert, language: Expert) -> Tensor:
-    """(B, T, H) -> (B, T, O), each token through its expert; all through the language expert without a routing."""
+def apply_experts(hidden: Tensor, routing: Routing | None, vision: Expert, language: Expert) -> Tensor:
+    """Convert (B, T, H) to (B, T, O), each token by its expert; without a routing all by the language expert."""
     if routing is None:
         return language(hidden)
     flat = hidden.flatten(0, 1)
@@ -60,7 +60,7 @@ class CogVLM2RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Scaled in fp32, then cast (Llama casts first; in bf16 this shows)."""
+        """Scale in float32, then cast. Llama casts first, which makes a difference in bfloat16."""
         exact = hidden.float()
         normed = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + self.eps)
         return (self.weight * normed).to(hidden.dtype)
@@ -84,18 +84,18 @@ class ExpertAttention(nn.Module):
     def forward(
         self, hidden: Tensor, angles: Angles, mask: Tensor | None, routing: Routing | None, cache: Any
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, H) -> (B, T, H) and, with eager attention, the weights (B, heads, T, S)."""
-        # (B, T, H + 2 * kv heads * D): queries, then keys, then values
-        joint = by_expert(hidden, routing, self.vision_expert_query_key_value, self.language_expert_query_key_value)
+        """Convert (B, T, H) to (B, T, H); with eager attention also return the weights (B, heads, T, S)."""
+        # (B, T, H + 2 * kv heads * D): queries, then keys, then values.
+        joint = apply_experts(hidden, routing, self.vision_expert_query_key_value, self.language_expert_query_key_value)
         query, key, value = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in joint.split(self.sizes, dim=-1)
         )
-        # rotated before they go into the cache, as positions do not change later
+        # Rotated before they enter the cache: a token's position never changes.
         query, key = rotate(query, angles), rotate(key, angles)
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
         mixed, weights = attend(self, query, key, value, mask)
-        return by_expert(mixed, routing, self.vision_expert_dense, self.language_expert_dense), weights
+        return apply_experts(mixed, routing, self.vision_expert_dense, self.language_expert_dense), weights
 
 
 class MLP(nn.Module):
@@ -117,7 +117,7 @@ class ExpertMLP(nn.Module):
         self.language_mlp = MLP(config)
 
     def forward(self, hidden: Tensor, routing: Routing | None) -> Tensor:
-        return by_expert(hidden, routing, self.vision_mlp, self.language_mlp)
+        return apply_experts(hidden, routing, self.vision_mlp, self.language_mlp)
 
 
 class CogVLM2DecoderLayer(GradientCheckpointingLayer):
@@ -136,6 +136,6 @@ class CogVLM2DecoderLayer(GradientCheckpointingLayer):
         routing: Routing | None = None,
         cache: Any = None,
     ) -> Tensor:
-        """(B, T, H) -> (B, T, H)."""
+        """Convert (B, T, H) to (B, T, H)."""
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), angles, mask, routing, cache)[0]
         return hidden + self.mlp(self.post_attention_layernorm(hidden), routing)

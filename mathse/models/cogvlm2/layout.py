@@ -1,4 +1,4 @@
-"""Where the tokens of a row stand and who reads them; an image's begin and end token count as image tokens.
+"""The tokens of a row: their positions and their experts. An image's begin and end token count as image tokens.
 
 Layout of a row: [BOS] boi patch ... patch eoi text ...; ``token_type_ids`` is 1 from boi to eoi and 0 elsewhere.
 """
@@ -16,17 +16,17 @@ IMAGE = 1  # in token_type_ids
 
 
 class Routing(NamedTuple):
-    """Which of the B * T tokens the visual expert reads, which the language expert, and the way back."""
+    """The indices of the B * T tokens for the visual expert and for the language expert, and their inverse."""
 
     vision: Tensor  # (V,) flat indices
     language: Tensor  # (L,) flat indices
-    back: Tensor  # (V + L,): where each token stands in cat(vision, language)
+    back: Tensor  # (V + L,): position of each token in cat(vision, language)
 
 
-def expert_mask(token_type_ids: Tensor) -> Tensor:
-    """(B, T) booleans: tokens of the visual expert, which are those followed by another image token.
+def find_expert_mask(token_type_ids: Tensor) -> Tensor:
+    """Return (B, T) booleans: True for the tokens of the visual expert, which precede another image token.
 
-    So boi and the patches are, and eoi is not.
+    These are boi and the patches, but not eoi.
     """
     image = token_type_ids == IMAGE
     mask = torch.zeros_like(image)
@@ -35,35 +35,35 @@ def expert_mask(token_type_ids: Tensor) -> Tensor:
 
 
 def route(mask: Tensor) -> Routing:
-    """(B, T) booleans -> the routing of its tokens; one synchronisation a forward pass, not one a layer."""
+    """Convert (B, T) booleans to a routing, once in a forward pass: each conversion synchronises with the GPU."""
     flat = mask.flatten()
     vision, language = flat.nonzero()[:, 0], (~flat).nonzero()[:, 0]
-    # ``order`` says which token stands k-th in cat(vision, language); ``back`` is its inverse
+    # ``order[k]`` is the token at position k of cat(vision, language); ``back`` is its inverse.
     order = torch.cat([vision, language])
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     return Routing(vision, language, back)
 
 
-def positions(token_type_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-    """(B, T) rotary positions: all patches of an image share one, so an image costs three.
+def compute_positions(token_type_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """Return (B, T) rotary positions. All patches of an image have the same position, so an image takes three.
 
-    BOS 0, boi 1, patches 2, eoi 3, text 4, 5, ... Padding in front counts as one token, as in the published code;
-    rotation is relative, so this changes nothing.
+    BOS 0, boi 1, patches 2, eoi 3, text 4, 5, ... Padding at the front counts as a single token, as in the published
+    code; rotation is relative, so this changes nothing.
     """
-    # Each token's step from the one before: 1, but 0 between two patches, and 0 on padding.
-    visual = expert_mask(token_type_ids)
+    # The difference of each token's position to the token before: 1, but 0 between two patches and 0 on padding.
+    visual = find_expert_mask(token_type_ids)
     patch = torch.zeros_like(visual)
     patch[:, 1:] = visual[:, 1:] & visual[:, :-1]  # image tokens between boi and eoi
     step = torch.ones_like(token_type_ids, dtype=torch.long)
     step[:, 1:] -= (patch[:, 1:] & patch[:, :-1]).long()
     if attention_mask is not None:
         step = step * (attention_mask != 0)
-    step[:, 0] = 0  # the first token stands at 0
+    step[:, 0] = 0  # the first token has position 0
     return step.cumsum(1)
 
 
 def check_images(token_type_ids: Tensor, features: Tensor | None) -> None:
-    """Raise DataError unless the rows with image tokens are as many as the images, with as many tokens each."""
+    """Raise DataError unless there is an image for each row with image tokens, with equally many tokens."""
     counts = [n for n in (token_type_ids == IMAGE).sum(1).tolist() if n]
     if features is None:
         if counts:
@@ -73,5 +73,5 @@ def check_images(token_type_ids: Tensor, features: Tensor | None) -> None:
     if counts != [size] * images:
         raise DataError(
             f"{images} images of {size} tokens each, but the rows' image tokens are {counts or 'none'}: CogVLM2 takes "
-            "one image a row, with token_type_ids 1 on its tokens, begin and end included"
+            "one image in a row, with token_type_ids 1 on its tokens, begin and end included"
         )

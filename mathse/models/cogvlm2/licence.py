@@ -1,4 +1,4 @@
-"""The terms that come with CogVLM2's weights, shown once a process."""
+"""The licence terms of CogVLM2's weights, shown once in a process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _shown = False
 
 
 def show_once() -> None:
-    """Logs the terms the first time it is called."""
+    """Log the terms at the first call."""
     global _shown
     if not _shown:
         _shown = True

@@ -1,6 +1,6 @@
-"""CogVLM2 for transformers 5: the model classes around the layers, with the published tensor names.
+"""CogVLM2's model classes for transformers 5, around its layers, with the published tensor names.
 
-Written from the published shapes and semantics; none of the checkpoint's own code is shipped or run.
+Written from the published shapes and semantics. The checkpoint's own code is neither included nor run.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from transformers.utils.output_capturing import capture_outputs
 from mathse.errors import DataError
 from mathse.models.cogvlm2.configuration import MERGE, CogVLM2Config, CogVLM2VisionConfig
 from mathse.models.cogvlm2.generation import CogVLM2GenerationMixin
-from mathse.models.cogvlm2.language import CogVLM2DecoderLayer, CogVLM2RMSNorm, ExpertAttention, rotary_angles
-from mathse.models.cogvlm2.layout import IMAGE, Routing, check_images, expert_mask, positions, route
+from mathse.models.cogvlm2.language import CogVLM2DecoderLayer, CogVLM2RMSNorm, ExpertAttention, compute_rotary_angles
+from mathse.models.cogvlm2.layout import IMAGE, Routing, check_images, compute_positions, find_expert_mask, route
 from mathse.models.cogvlm2.licence import show_once
 from mathse.models.cogvlm2.vision import Adapter, PatchEmbedding, Tower
 
-# transformers 5.24 renamed the argument and the output
+# The name of the cache, as an argument and in the output, changed in transformers 5.24.
 CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 
 
@@ -41,7 +41,8 @@ class CogVLM2PreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules: ClassVar[list[str]] = ["CogVLM2DecoderLayer", "CogVLM2TowerLayer"]
     _skip_keys_device_placement: ClassVar[list[str]] = [CACHE]
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"\.rotary_emb\.inv_freq$"]  # rounded to bf16 there
+    # The published checkpoints store rotary frequencies, rounded to bfloat16.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"\.rotary_emb\.inv_freq$"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -61,7 +62,7 @@ class CogVLM2PreTrainedModel(PreTrainedModel):
 
 
 class CogVLM2VisionModel(CogVLM2PreTrainedModel):
-    """Tower and connector. Its own config, so that it can have an attention implementation of its own."""
+    """Tower and connector. A separate config lets them have another attention implementation than the decoder."""
 
     config_class = CogVLM2VisionConfig
     main_input_name = "pixel_values"
@@ -77,18 +78,18 @@ class CogVLM2VisionModel(CogVLM2PreTrainedModel):
         self.post_init()
 
     def tower(self, pixel_values: Tensor) -> Tensor:
-        """(N, 3, S, S) -> (N, 1 + patches, C). A frozen tower keeps no activations."""
-        trains = trainable(self.patch_embedding) or trainable(self.transformer)
+        """Convert (N, 3, S, S) to (N, 1 + patches, C). A frozen tower keeps no activations."""
+        trains = is_trainable(self.patch_embedding) or is_trainable(self.transformer)
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             return self.transformer(self.patch_embedding(pixel_values))
 
     def forward(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
-        """``last_hidden_state`` is the tower's, ``pooler_output`` (N, image tokens, H) what the decoder reads."""
+        """Return the outputs of tower (``last_hidden_state``) and connector (``pooler_output``, (N, tokens, H))."""
         seen = self.tower(pixel_values.to(self.dtype))
         return BaseModelOutputWithPooling(last_hidden_state=seen, pooler_output=self.connect(seen))
 
     def connect(self, seen: Tensor) -> Tensor:
-        """The tower's (N, 1 + patches, C) -> (N, image tokens, H) with boi and eoi."""
+        """Convert the tower's (N, 1 + patches, C) to (N, image tokens, H), with boi and eoi."""
         side = self.config.grid
         patches = seen[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # (N, C, rows, columns)
         tokens = self.linear_proj(self.conv(patches).flatten(2).transpose(1, 2))
@@ -97,7 +98,7 @@ class CogVLM2VisionModel(CogVLM2PreTrainedModel):
 
 
 class CogVLM2Model(CogVLM2PreTrainedModel):
-    """Everything but the head."""
+    """The model without its head."""
 
     def __init__(self, config: CogVLM2Config) -> None:
         super().__init__(config)
@@ -109,7 +110,7 @@ class CogVLM2Model(CogVLM2PreTrainedModel):
         self.post_init()
 
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """(N, 3, S, S) -> ``pooler_output`` (N, image tokens with boi and eoi, H)."""
+        """Convert (N, 3, S, S) to ``pooler_output`` (N, image tokens with boi and eoi, H)."""
         return self.vision(pixel_values)
 
     @capture_outputs
@@ -127,17 +128,18 @@ class CogVLM2Model(CogVLM2PreTrainedModel):
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Hidden states of each token.
+        """Return the hidden states of each token.
 
         Args:
             input_ids: (B, T)
-            attention_mask: (B, T) with 0 on padding; may be missing where rows are padded on the right.
-            token_type_ids: (B, T), 1 on the image tokens, boi and eoi included; missing: text alone.
-            pixel_values: (images, 3, S, S) of the rows that have one, in row order; at most one a row.
-            position_ids: (B, T), worked out from token_type_ids unless a cache holds tokens already.
-            cache, past_key_values: one cache under its two names.
+            attention_mask: (B, T) with 0 on padding; may be omitted if rows are padded on the right.
+            token_type_ids: (B, T), 1 on image tokens, with boi and eoi; omitted: only text.
+            pixel_values: (images, 3, S, S) of the rows with an image, in row order; at most one in a row.
+            position_ids: (B, T); computed from token_type_ids if the cache is empty.
+            cache, past_key_values: two names of the same cache.
             mm_encoder_outputs: ``{"image": get_image_features(pixel_values)}`` instead of pixel_values.
-        Raises DataError where images and image tokens do not fit together.
+
+        Raises DataError if images and image tokens do not match.
         """
         cache = cache if cache is not None else past_key_values
         if (input_ids is None) == (inputs_embeds is None):
@@ -150,12 +152,12 @@ class CogVLM2Model(CogVLM2PreTrainedModel):
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
         if self.training and self.gradient_checkpointing and torch.is_grad_enabled():
-            cache = None  # layers run twice and would fill it twice
+            cache = None  # each layer runs twice and would fill it twice
         if position_ids is None:
             position_ids = self.positions(inputs_embeds, token_type_ids, attention_mask, cache)
         routing = self.route(inputs_embeds, token_type_ids)
-        angles = rotary_angles(position_ids, self.config, inputs_embeds.dtype)
-        # without positions: an image's repeated ones would be read as packed rows
+        angles = compute_rotary_angles(position_ids, self.config, inputs_embeds.dtype)
+        # Without positions: the equal positions of an image would be read as packed rows.
         mask = create_causal_mask(
             config=self.config, inputs_embeds=inputs_embeds, attention_mask=attention_mask, **{CACHE: cache}
         )
@@ -172,12 +174,12 @@ class CogVLM2Model(CogVLM2PreTrainedModel):
         image_features: Any,
         cache: Any,
     ) -> Tensor:
-        """(B, T, H): the ids' embeddings, with the image's features where token_type_ids is 1."""
+        """Return (B, T, H): the embeddings of the ids, with the image's features where token_type_ids is 1."""
         embeds = self.embed_tokens(input_ids)
         if input_ids.shape[1] == 1 and pixel_values is None and image_features is None:
-            return embeds  # decoding
+            return embeds  # a decoding step
         if pixel_values is None and image_features is None:
-            pixel_values = self.no_images(embeds)
+            pixel_values = self.make_empty_pixels(embeds)
         if pixel_values is not None:
             image_features = self.get_image_features(pixel_values)
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
@@ -186,18 +188,18 @@ class CogVLM2Model(CogVLM2PreTrainedModel):
             return embeds
         if len(image_features.pooler_output) and cache is not None and cache.get_seq_length() > 0:
             raise DataError("an image must be read in one pass: start with an empty cache and no prefill_chunk_size")
-        at = (types.flatten() == IMAGE).nonzero()[:, 0]
+        places = (types.flatten() == IMAGE).nonzero()[:, 0]
         features = image_features.pooler_output.flatten(0, 1).to(embeds.device, embeds.dtype)
-        return embeds.flatten(0, 1).index_copy(0, at, features).unflatten(0, embeds.shape[:2])
+        return embeds.flatten(0, 1).index_copy(0, places, features).unflatten(0, embeds.shape[:2])
 
-    def no_images(self, embeds: Tensor) -> Tensor | None:
-        """Zero images, where a batch of text must go through the vision part all the same.
+    def make_empty_pixels(self, embeds: Tensor) -> Tensor | None:
+        """Return pixels of zero images if a batch of text must go through the vision part; else None.
 
-        In a fit that trains it, so that it gets zero gradients, which DDP waits for; and where FSDP has it in pieces,
-        as another rank may have images, and gathering the pieces takes all ranks.
+        It must while the vision part is trained, so that it gets zero gradients, which DDP waits for. It must also
+        while FSDP shards it: another rank may have images, and gathering shards needs all ranks.
         """
-        fitting = self.training and torch.is_grad_enabled()
-        if not (fitting and trainable(self.vision)) and not in_pieces(self.vision.transformer):
+        training = self.training and torch.is_grad_enabled()
+        if not (training and is_trainable(self.vision)) and not is_sharded(self.vision.transformer):
             return None
         vision = self.config.vision_config
         return embeds.new_zeros(0, vision.in_channels, vision.image_size, vision.image_size)
@@ -206,21 +208,21 @@ class CogVLM2Model(CogVLM2PreTrainedModel):
         self, embeds: Tensor, token_type_ids: Tensor | None, attention_mask: Tensor | None, cache: Any
     ) -> Tensor:
         if cache is not None and cache.get_seq_length() > 0:
-            raise ValueError("with a cache that holds tokens, give position_ids: the last ones plus one (see generate)")
+            raise ValueError("a cache with tokens needs position_ids: the last ones plus one (see generate)")
         if token_type_ids is None:
             token_type_ids = embeds.new_zeros(embeds.shape[:2], dtype=torch.long)
         padding = attention_mask if attention_mask is not None and attention_mask.ndim == 2 else None
-        return positions(token_type_ids, padding)
+        return compute_positions(token_type_ids, padding)
 
     def route(self, embeds: Tensor, token_type_ids: Tensor | None) -> Routing | None:
-        """None where all tokens are text; in a fit never, so that the visual expert gets (zero) gradients."""
-        fitting = torch.is_grad_enabled()
-        if not fitting and (token_type_ids is None or embeds.shape[1] == 1):
+        """Return None if all tokens are text. In training never None, so that the visual expert gets zero gradients."""
+        training = torch.is_grad_enabled()
+        if not training and (token_type_ids is None or embeds.shape[1] == 1):
             return None
         if token_type_ids is None:
             token_type_ids = embeds.new_zeros(embeds.shape[:2], dtype=torch.long)
-        routing = route(expert_mask(token_type_ids))
-        return routing if fitting or len(routing.vision) else None
+        routing = route(find_expert_mask(token_type_ids))
+        return routing if training or len(routing.vision) else None
 
 
 class CogVLM2ForConditionalGeneration(CogVLM2PreTrainedModel, CogVLM2GenerationMixin):
@@ -240,7 +242,7 @@ class CogVLM2ForConditionalGeneration(CogVLM2PreTrainedModel, CogVLM2GenerationM
         return super().from_pretrained(*args, **kwargs)
 
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """(N, 3, S, S) -> ``pooler_output`` (N, image tokens with boi and eoi, H)."""
+        """Convert (N, 3, S, S) to ``pooler_output`` (N, image tokens with boi and eoi, H)."""
         return self.model.get_image_features(pixel_values)
 
     @can_return_tuple
@@ -260,10 +262,10 @@ class CogVLM2ForConditionalGeneration(CogVLM2PreTrainedModel, CogVLM2GenerationM
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits (B, T, vocabulary), and with ``labels`` (B, T) the mean loss where they are not -100.
+        """Return logits (B, T, vocabulary); with ``labels`` (B, T) also the mean loss where they are not -100.
 
-        ``num_items_in_batch`` divides the loss's sum instead, for batches that are accumulated. Other arguments: see
-        ``CogVLM2Model.forward``.
+        ``num_items_in_batch`` replaces the number of labels as the divisor of the loss, for accumulated batches. See
+        ``CogVLM2Model.forward`` for the other arguments.
         """
         out = self.model(
             input_ids=input_ids,
@@ -292,10 +294,10 @@ class CogVLM2ForConditionalGeneration(CogVLM2PreTrainedModel, CogVLM2GenerationM
         )
 
 
-def trainable(module: nn.Module) -> bool:
+def is_trainable(module: nn.Module) -> bool:
     return any(p.requires_grad for p in module.parameters())
 
 
-def in_pieces(module: nn.Module) -> bool:
-    """Whether FSDP2 shards it: its parameters are DTensors, then."""
+def is_sharded(module: nn.Module) -> bool:
+    """Return whether FSDP2 shards the module: then its parameters are DTensors."""
     return any(hasattr(p, "placements") for p in module.parameters())

@@ -1,4 +1,4 @@
-"""How a question becomes CogVLM2's prompt: published templates, as a function and as a chat template."""
+"""CogVLM2's prompts from questions: the published templates, as a function and as a chat template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mathse.errors import ConfigError
 TEMPLATES = ("base", "chat", "vqa")
 _ANSWER = {"chat": "Answer:", "vqa": "Short answer:"}
 
-# Images come first, whatever turn they stand in; the processor expands each padding token to the image's tokens.
+# All images come first, in whichever turn they are. The processor expands each padding token to the image's tokens.
 _HEAD = """{{- bos_token -}}
 {%- for message in messages if message['content'] is not string -%}
 {%- for part in message['content'] if part['type'] == 'image' -%}{{- pad_token -}}{%- endfor -%}
@@ -28,13 +28,14 @@ _TURNS = """{%- for message in messages -%}
 {%- endfor -%}"""
 
 
-def prompt_text(query: str, history: Sequence[tuple[str, str]] = (), template: str = "chat") -> str:
-    """The text after BOS and the image.
+def build_prompt(query: str, history: Sequence[tuple[str, str]] = (), template: str = "chat") -> str:
+    """Return the text after BOS and the image.
 
     Args:
         query: the question.
         history: earlier (question, answer) turns; ``base`` ignores them, as published.
-        template: base (the query itself), chat ("Question: ... Answer:") or vqa ("Question: ... Short answer:").
+        template: base (only the query), chat ("Question: ... Answer:") or vqa ("Question: ... Short answer:").
+
     Raises ConfigError for another template.
     """
     check_template(template)
@@ -45,12 +46,13 @@ def prompt_text(query: str, history: Sequence[tuple[str, str]] = (), template: s
     return f"{turns}Question: {query} {answer}"
 
 
-def chat_template(template: str = "chat") -> str:
-    """``prompt_text`` in Jinja, with BOS and one padding token an image in front, for servers."""
+def build_chat_template(template: str = "chat") -> str:
+    """Return ``build_prompt`` as a Jinja template for servers, with BOS and a padding token for each image first."""
     check_template(template)
     return _HEAD + (_BASE if template == "base" else _TURNS.replace("ANSWER", _ANSWER[template]))
 
 
 def check_template(template: str) -> None:
+    """Raise ConfigError for an unknown template."""
     if template not in TEMPLATES:
         raise ConfigError(f"CogVLM2 template {template!r}: must be one of {', '.join(TEMPLATES)}")

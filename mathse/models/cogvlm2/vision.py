@@ -1,6 +1,6 @@
-"""The vision tower and its connector: an image becomes boi, its tokens and eoi in the decoder's width.
+"""The vision tower and its connector: an image becomes boi, its tokens and eoi, with the decoder's width.
 
-Module names are the published tensor names.
+Names of modules are the published tensor names.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class PatchEmbedding(nn.Module):
         self.position_embedding = nn.Embedding(config.num_positions, config.hidden_size)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(N, 3, S, S) -> (N, 1 + patches, C): the class token, then the patches row by row."""
-        # the convolution's stride is its size: each patch is projected by itself
+        """Convert (N, 3, S, S) to (N, 1 + patches, C): the class token, then the patches row by row."""
+        # The convolution's stride equals its size, so each patch is projected separately.
         patches = self.proj(pixel_values).flatten(2).transpose(1, 2)
         cls = self.cls_embedding.expand(len(patches), -1, -1)
         return torch.cat([cls, patches], dim=1) + self.position_embedding.weight
@@ -42,7 +42,7 @@ class TowerAttention(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(N, L, C) -> (N, L, C) and, with eager attention, the weights."""
+        """Convert (N, L, C) to (N, L, C); with eager attention also return the weights."""
         joint = self.query_key_value(hidden).unflatten(-1, (3, self.config.num_heads, self.head_dim))
         query, key, value = joint.permute(2, 0, 3, 1, 4)  # each (N, heads, L, head_dim)
         mixed, weights = attend(self, query, key, value, None)
@@ -62,7 +62,7 @@ class TowerMLP(nn.Module):
 
 
 class CogVLM2TowerLayer(GradientCheckpointingLayer):
-    """Post-norm: what a branch puts out is normalised, not what it takes in (despite the published names)."""
+    """Post-norm: the output of a branch is normalised, not its input, despite the published names."""
 
     def __init__(self, config: CogVLM2VisionConfig) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Tower(nn.Module):
 
 
 class Adapter(nn.Module):
-    """From the tower's width to the decoder's: a projection with norm and GELU, then a gated MLP."""
+    """Converts the tower's width to the decoder's: a projection with norm and GELU, then a gated MLP."""
 
     def __init__(self, tower_size: int, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
@@ -99,6 +99,6 @@ class Adapter(nn.Module):
         self.dense_4h_to_h = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, tokens, C) -> (N, tokens, H)."""
+        """Convert (N, tokens, C) to (N, tokens, H)."""
         hidden = F.gelu(self.norm1(self.linear_proj(features)))
         return self.dense_4h_to_h(F.silu(self.gate_proj(hidden)) * self.dense_h_to_4h(hidden))

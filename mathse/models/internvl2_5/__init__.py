@@ -1,5 +1,5 @@
-"""InternVL2.5 through transformers' own classes; published folders (``internvl_chat``) and transformers' layout both
-open, once this package is imported."""
+"""InternVL2.5 through transformers' own classes. The import of this package lets transformers open both the published
+layout (``internvl_chat``) and its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a published InternVL2.5 folder (``internvl_chat``) says, as transformers' own objects: config, processor, end of
-a response. The weights are in ``weights.py``; none of the code that such a folder brings along is run.
+"""Convert a published InternVL2.5 folder (``internvl_chat``) to transformers' objects: config, processor, generation.
 
-Source of the facts: the published ``config.json``, conversation template and ``InternVLChatModel``.
+``weights.py`` has the weights. The program code in such a folder is never run.
+
+Source: the published ``config.json``, conversation template and ``InternVLChatModel``.
 """
 
 from __future__ import annotations
@@ -26,35 +27,42 @@ from mathse.models.internvl2_5.tokenizer import END, IMAGE, START, build_tokeniz
 from mathse.runs.store import read_json
 
 MODEL_TYPE = "internvl_chat"
-TEMPLATE = "internvl2_5"  # of conversations; earlier InternVL checkpoints talk in others
+TEMPLATE = "internvl2_5"  # conversation template; earlier InternVL checkpoints have others
 PIXEL_SHUFFLE = "v2"
 
 # The published default of conversation template internvl2_5: "You are InternVL, a multimodal large language model,
 # developed by Shanghai AI Laboratory, Tsinghua University and partners."
 SYSTEM = "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
-# ImageNet's, where the checkpoint has no preprocessor_config.json
+# ImageNet's, for a checkpoint without preprocessor_config.json.
 _MEAN, _DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _BICUBIC = 3
 
 
 class Language(NamedTuple):
-    """A language model that published folders come with."""
+    """A language model of published folders.
 
-    architecture: str  # its name in llm_config
-    checkpoint: str  # one that has it, for messages
-    text_config: Callable[[dict[str, Any]], dict[str, Any]]  # of a published llm_config
-    tokenizer: Callable[[Path], PreTrainedTokenizerFast]  # of a published folder
+    Attributes:
+        architecture: its name in llm_config.
+        checkpoint: a checkpoint with this language model, for messages.
+        convert_config: converts the published llm_config to settings of transformers' class.
+        build_tokenizer: builds the tokenizer of a published folder.
+    """
+
+    architecture: str
+    checkpoint: str
+    convert_config: Callable[[dict[str, Any]], dict[str, Any]]
+    build_tokenizer: Callable[[Path], PreTrainedTokenizerFast]
 
 
 def read_published(folder: Path, language: Language) -> tuple[InternVLConfig, InternVLProcessor, GenerationConfig]:
-    """Config, processor and generation settings of a published folder; no weight is read.
+    """Return config, processor and generation settings of a published folder. No weight is read.
 
     Raises CheckpointError for a setting that is missing, wrong or of another InternVL, and for a tokenizer that is
-    damaged or does not fit the embedding.
+    damaged or does not match the embedding.
     """
     published = read_config(folder)
-    config = native_config(published, language, image_token_id=0, where=str(folder / "config.json"))
-    tokenizer = language.tokenizer(folder)
+    config = build_native_config(published, language, image_token_id=0, where=str(folder / "config.json"))
+    tokenizer = language.build_tokenizer(folder)
     config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
     rows = config.text_config.vocab_size
     if len(tokenizer) > rows:
@@ -62,19 +70,24 @@ def read_published(folder: Path, language: Language) -> tuple[InternVLConfig, In
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; the tokenizer's files "
             "and config.json do not belong together, download them again"
         )
-    return config, build_processor(folder, published, tokenizer), generation_config(folder, tokenizer)
+    return config, build_processor(folder, published, tokenizer), build_generation_config(folder, tokenizer)
 
 
 # --- config.json -----------------------------------------------------------------------------------------------------
 
 
-def native_config(published: dict[str, Any], language: Language, *, image_token_id: int, where: str) -> InternVLConfig:
-    """The native config that says what a published ``config.json`` says.
+def build_native_config(
+    published: dict[str, Any], language: Language, *, image_token_id: int, where: str
+) -> InternVLConfig:
+    """Return the settings of a published ``config.json`` as transformers' config.
 
-    Raises CheckpointError, with ``where`` as the file's name, for a setting that is missing or that transformers'
-    InternVL does not have.
+    Args:
+        where: name of the file, for messages.
+
+    Raises CheckpointError for a setting that is missing or that transformers' InternVL does not have.
     """
     try:
+        # Settings for which transformers' class has a single fixed value.
         vision, text = published["vision_config"], published["llm_config"]
         for setting, value, supported in (
             ("llm_config.architectures", text.get("architectures"), [language.architecture]),
@@ -88,12 +101,11 @@ def native_config(published: dict[str, Any], language: Language, *, image_token_
                 raise CheckpointError(
                     f"{where}: {setting} is {value!r}, and only {supported!r} is supported; name {language.checkpoint}"
                 )
-        # Settings that transformers' class takes for granted were refused above; what is left goes over by name.
         return InternVLConfig(
-            vision_config=_vision(vision),
-            text_config=language.text_config(text),
+            vision_config=_convert_vision(vision),
+            text_config=language.convert_config(text),
             image_token_id=image_token_id,
-            image_seq_length=tokens_per_tile(published),
+            image_seq_length=count_tokens_per_tile(published),
             downsample_ratio=float(published["downsample_ratio"]),
             vision_feature_layer=published.get("select_layer", -1),
             tie_word_embeddings=text.get("tie_word_embeddings", False),
@@ -107,24 +119,24 @@ def native_config(published: dict[str, Any], language: Language, *, image_token_
         raise CheckpointError(f"{where}: a setting cannot be used ({' '.join(str(e).split())[:300]})") from None
 
 
-def tile_size(published: dict[str, Any]) -> int:
-    """Side of a tile in pixels."""
+def find_tile_size(published: dict[str, Any]) -> int:
+    """Return the side of a tile in pixels."""
     return published.get("force_image_size") or published["vision_config"]["image_size"]
 
 
-def tokens_per_tile(published: dict[str, Any]) -> int:
-    """256 in the 8B checkpoint: 32 x 32 patches, of which the pixel shuffle makes 16 x 16 tokens."""
-    patches = tile_size(published) // published["vision_config"]["patch_size"]
+def count_tokens_per_tile(published: dict[str, Any]) -> int:
+    """Return the tokens of a tile: 256 in the 8B checkpoint, 16 x 16 after the pixel shuffle of 32 x 32 patches."""
+    patches = find_tile_size(published) // published["vision_config"]["patch_size"]
     return int((patches * published["downsample_ratio"]) ** 2)
 
 
-def _vision(published: dict[str, Any]) -> dict[str, Any]:
+def _convert_vision(published: dict[str, Any]) -> dict[str, Any]:
     return {
         "hidden_size": published["hidden_size"],
         "intermediate_size": published["intermediate_size"],
         "num_hidden_layers": published["num_hidden_layers"],
         "num_attention_heads": published["num_attention_heads"],
-        # where these four are missing, the published class's own defaults
+        # The defaults of the next four are those of the published class.
         "attention_bias": published.get("qkv_bias", False),
         "use_qk_norm": published.get("qk_normalization", True),
         "norm_type": published.get("norm_type", "rms_norm"),
@@ -137,12 +149,12 @@ def _vision(published: dict[str, Any]) -> dict[str, Any]:
         "patch_size": published["patch_size"],
         "num_channels": published.get("num_channels", 3),
         "layer_scale_init_value": float(published.get("initializer_factor", 0.1)),
-        "use_mean_pooling": True,  # the published tower has no norm after its last layer; False would add one
+        "use_mean_pooling": True,  # the published tower has no norm after its last layer, and False would add it
     }
 
 
-def decoder_sizes(published: dict[str, Any]) -> dict[str, Any]:
-    """The settings that InternLM2 and Qwen2 have in common with transformers' decoders."""
+def convert_sizes(published: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the configs of InternLM2 and Qwen2 have in common."""
     return {
         "vocab_size": published["vocab_size"],
         "hidden_size": published["hidden_size"],
@@ -154,7 +166,7 @@ def decoder_sizes(published: dict[str, Any]) -> dict[str, Any]:
         "max_position_embeddings": published["max_position_embeddings"],
         "initializer_range": published.get("initializer_range", 0.02),
         "rms_norm_eps": published["rms_norm_eps"],
-        "rope_parameters": _rope(published),
+        "rope_parameters": _convert_rope(published),
         "pad_token_id": published.get("pad_token_id"),
         "bos_token_id": published.get("bos_token_id"),
         "eos_token_id": published.get("eos_token_id"),
@@ -162,12 +174,12 @@ def decoder_sizes(published: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _internlm2(published: dict[str, Any]) -> dict[str, Any]:
-    # InternLM2 is Llama with its queries, keys and values in one matrix; see weights.py
+def _convert_internlm2(published: dict[str, Any]) -> dict[str, Any]:
+    # InternLM2 is Llama with queries, keys and values in a common matrix; see weights.py.
     return {
         "model_type": "llama",
-        **decoder_sizes(published),
-        "attention_bias": published.get("bias", True),  # of wqkv and wo; the published class has it on by default
+        **convert_sizes(published),
+        "attention_bias": published.get("bias", True),  # of wqkv and wo; the published class's default
         "mlp_bias": False,
     }
 
@@ -175,13 +187,13 @@ def _internlm2(published: dict[str, Any]) -> dict[str, Any]:
 INTERNLM2 = Language(
     "InternLM2ForCausalLM",
     "an InternVL2.5 checkpoint with an InternLM2.5 language model, such as OpenGVLab/InternVL2_5-8B",
-    _internlm2,
+    _convert_internlm2,
     build_tokenizer,
 )
 
 
-def _rope(published: dict[str, Any]) -> dict[str, Any]:
-    # "dynamic" with a factor: angles change only beyond max_position_embeddings
+def _convert_rope(published: dict[str, Any]) -> dict[str, Any]:
+    # "dynamic" with a factor: the angles change only beyond max_position_embeddings.
     scaling = published.get("rope_scaling") or {}
     parameters: dict[str, Any] = {
         "rope_type": scaling.get("type", scaling.get("rope_type", "default")),
@@ -195,11 +207,12 @@ def _rope(published: dict[str, Any]) -> dict[str, Any]:
 # --- conversation and pictures ---------------------------------------------------------------------------------------
 
 
-def chat_template(system: str = SYSTEM, image: str = IMAGE) -> str:
-    """The published conversation as a Jinja template that writes ``<s>`` itself, so that a server does too.
+def build_chat_template(system: str = SYSTEM, image: str = IMAGE) -> str:
+    """Return the published conversation as a Jinja template that writes ``<s>`` itself, so that servers write it too.
 
-    ``system`` stands where a conversation does not begin with a system message of its own; ``image`` is the mark of a
-    picture, the processor's ``image_token``.
+    Args:
+        system: system prompt of a conversation without a system message.
+        image: mark of a picture, the processor's ``image_token``.
     """
     quoted = system.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return (
@@ -221,11 +234,11 @@ def chat_template(system: str = SYSTEM, image: str = IMAGE) -> str:
 
 
 def build_processor(folder: Path, published: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> InternVLProcessor:
-    """The native processor that says what a published folder says about tiles and pixels."""
+    """Return transformers' processor with the tiles and pixels of a published folder."""
     file = folder / "preprocessor_config.json"
     pixels = read_json(file) if file.is_file() else {}
-    side = tile_size(published)
-    # pictures and videos are cut alike; the video processor is there because transformers' processor wants one
+    side = find_tile_size(published)
+    # Pictures and videos have the same settings. transformers' processor needs a video processor.
     same: dict[str, Any] = {
         "size": {"height": side, "width": side},
         "image_mean": pixels.get("image_mean", _MEAN),
@@ -241,13 +254,13 @@ def build_processor(folder: Path, published: dict[str, Any], tokenizer: PreTrain
         ),
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(**same),
-        image_seq_length=tokens_per_tile(published),
-        chat_template=chat_template(),
+        image_seq_length=count_tokens_per_tile(published),
+        chat_template=build_chat_template(),
     )
 
 
-def generation_config(folder: Path, tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    """Where a response ends: as the published file says, else at the end of a turn; the config's own id is wrong."""
+def build_generation_config(folder: Path, tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    """Return the ids that end a response: the published file's, else the marks of a turn. config.json's is wrong."""
     file = folder / "generation_config.json"
     published = read_json(file) if file.is_file() else {}
     ends = published.get("eos_token_id") or tokenizer.convert_tokens_to_ids([END, START])

@@ -1,4 +1,4 @@
-"""An InternVL2.5 at a few hundred thousand random parameters, in transformers' layout: for tests and dry runs."""
+"""An InternVL2.5 with a few hundred thousand random parameters, in transformers' layout, for tests and dry runs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from mathse.config.backbones import InternVL25
 from mathse.models import tiny_tokenizer
 from mathse.models.internvl2_5.backbone import InternVL25Backbone
-from mathse.models.tiny import decoder_config, drawn
+from mathse.models.tiny import decoder_config, draw_weights
 
-TILE, PATCH, RATIO = 28, 14, 0.5  # a tile is one token
-# the processor writes the marks around an image itself
+TILE, PATCH, RATIO = 28, 14, 0.5  # pixels, pixels, downsampling; a tile is a single token
+# Without marks around the image, which the processor writes itself.
 CHAT_TEMPLATE = tiny_tokenizer.CHAT_TEMPLATE.replace(
     f"{tiny_tokenizer.VISION_START}{tiny_tokenizer.IMAGE}{tiny_tokenizer.VISION_END}", tiny_tokenizer.IMAGE
 )
 
 
 def tiny_internvl2_5(seed: int, heads: int = 4) -> InternVL25Backbone:
-    """What ``python -m mathse tiny internvl2_5 DST`` saves; with 2 ``heads`` vLLM takes it too, which has no heads of
-    size 16."""
-    return InternVL25Backbone(*model_and_processor(seed, heads, "llama"), InternVL25())
+    """Return the model that ``python -m mathse tiny internvl2_5 DST`` saves.
+
+    vLLM supports it with 2 ``heads``; it has no heads of size 16.
+    """
+    return InternVL25Backbone(*build_model(seed, heads, "llama"), InternVL25())
 
 
-def model_and_processor(
-    seed: int, heads: int, language: str
-) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
-    """``language``: the ``model_type`` of its decoder."""
-    processor = _processor()
+def build_model(seed: int, heads: int, language: str) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
+    """Return a small model with random weights and its processor. ``language``: ``model_type`` of the decoder."""
+    processor = _build_processor()
     tokenizer = processor.tokenizer
     config = InternVLConfig(
         text_config={
@@ -60,22 +60,22 @@ def model_and_processor(
 
     def make() -> InternVLForConditionalGeneration:
         model = InternVLForConditionalGeneration(config)
-        # these start at zero, and pictures of equal colours would then differ in nothing
+        # They start at zero; then pictures of equal colours would make no difference.
         embeddings = model.model.vision_tower.embeddings
         for parameter in (embeddings.cls_token, embeddings.position_embeddings):
             torch.nn.init.normal_(parameter, std=config.text_config.initializer_range)
         return model
 
-    model = drawn(seed, make)
+    model = draw_weights(seed, make)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     return model.eval(), processor
 
 
-def _processor() -> InternVLProcessor:
+def _build_processor() -> InternVLProcessor:
     pixels = {"size": {"height": TILE, "width": TILE}, "image_mean": [0.3] * 3, "image_std": [0.35] * 3, "resample": 3}
     return InternVLProcessor(
         image_processor=GotOcr2ImageProcessorPil(**pixels, crop_to_patches=True, min_patches=1, max_patches=12),
-        # the compact tokenizer, with its tokens under the names that InternVL's processor asks for
+        # The compact tokenizer, with its tokens under the names in InternVL's processor.
         tokenizer=PreTrainedTokenizerFast(
             tokenizer_object=tiny_tokenizer.build_tokenizer().backend_tokenizer,
             pad_token=tiny_tokenizer.PAD,

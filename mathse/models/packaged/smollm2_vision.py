@@ -1,7 +1,7 @@
-"""``backbone=smollm2_vision``: a LLaVA of two pretrained halves, small enough for one CPU core.
+"""``backbone=smollm2_vision``: a LLaVA of a pretrained language model and a pretrained tower, for a single CPU core.
 
-Its checkpoint is made of two packages' weights (``mathse.models.packaged.llava``); ``backbone=hf`` and plain
-transformers open it as well. Beyond ``hf``: every picture has one size, and features of a frozen tower can be kept.
+Its checkpoint is made of the weights of two packages (``mathse.models.packaged.llava``). ``backbone=hf`` and plain
+transformers can open it too. This class adds a fixed size of pictures and stored features of a frozen tower.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from transformers import AutoModelForImageTextToText
 
 from mathse.config.backbones import SmolLM2Vision as Settings
 from mathse.models import hf
+from mathse.models.any_model import read_class
 from mathse.models.architecture import Architecture
-from mathse.models.asked import read_class
 from mathse.models.base import Features
-from mathse.models.checkpoint import open_model, told_in_a_sentence
+from mathse.models.checkpoint import open_model, wrap_library_errors
 from mathse.models.packaged.llava import folder_of
 
 __all__ = ["SmolLM2VisionBackbone", "architecture", "folder_of", "load"]
 
 
 class SmolLM2VisionBackbone(hf.HFBackbone):
-    """A ``LlavaForConditionalGeneration``; every picture is scaled to one size."""
+    """A ``LlavaForConditionalGeneration``. Every picture is scaled to the same size."""
 
     family: ClassVar[str] = "smollm2_vision"
 
     def __init__(self, model: Any, processor: Any, settings: Settings) -> None:
-        of_checkpoint = processor.image_processor.size
+        saved = processor.image_processor.size
         size = {
-            "height": settings.image_height or of_checkpoint["height"],
-            "width": settings.image_width or of_checkpoint["width"],
+            "height": settings.image_height or saved["height"],
+            "width": settings.image_width or saved["width"],
         }
-        processor.image_processor.size = processor.image_processor.crop_size = size  # the latter for token counts
+        # The processor counts tokens by the crop size.
+        processor.image_processor.size = processor.image_processor.crop_size = size
         super().__init__(model, processor, settings)
 
     def preprocessing(self) -> Mapping[str, Any]:
@@ -47,7 +48,7 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
         }
 
     def tower(self, image: Features) -> Tensor:
-        """(1, patches, C): what the connector reads, without the class token."""
+        """Return (1, patches, C), without the class token."""
         seen: list[Tensor] = []
         model = self.model.model
         with model.multi_modal_projector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
@@ -55,7 +56,7 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
         return seen[0]
 
     def connector(self, seen: Tensor) -> Tensor:
-        """(pictures, patches, C) -> (pictures, patches, H)."""
+        """Convert (pictures, patches, C) to (pictures, patches, H)."""
         tokens: Tensor = self.model.model.multi_modal_projector(seen)
         return tokens
 
@@ -64,7 +65,7 @@ class SmolLM2VisionBackbone(hf.HFBackbone):
 
 
 def architecture(settings: Settings) -> Architecture | None:
-    """The model of a folder's config.json, without numbers; None where only its processor has the size of pictures."""
+    """Return the model of a folder's config.json, without weights; None if only its processor knows the image size."""
     if settings.image_height is None or settings.image_width is None:
         return None
     folder = Path(settings.path)
@@ -77,7 +78,7 @@ def architecture(settings: Settings) -> Architecture | None:
     return Architecture(backbone, settings.dtype, (seen, seen), (tokens, tokens))
 
 
-@told_in_a_sentence
+@wrap_library_errors
 def load(settings: Settings, weights: bool = True) -> SmolLM2VisionBackbone:
-    """Open it, from its two packages or from a folder; ``weights`` False: for prompts alone."""
-    return hf.opened(SmolLM2VisionBackbone, settings, weights)
+    """Open the model from its two packages or from a folder; ``weights`` False: only for prompts."""
+    return hf.open_vision_model(SmolLM2VisionBackbone, settings, weights)

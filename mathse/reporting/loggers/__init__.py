@@ -1,8 +1,9 @@
-"""Loggers: what a run sends to the outside while it works. Each is a mirror of the run folder, which is the truth.
+"""Loggers send a run's figures to tables, TensorBoard, MLflow or W&B. Each is a mirror of the run folder.
 
-Every run writes the tables of ``logger=csv``; whatever else is chosen comes on top.
+Every run writes the tables of ``logger=csv``; the chosen loggers are added to them.
 
-A logger has no state of the run of its own: what a killed process did not send, the next one reads in the run folder.
+A logger holds no state of the run. The figures that a killed process did not send are read from the run folder by the
+next process.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from PIL import Image
 from mathse.config import schema
 from mathse.config.parse import build
 from mathse.reporting.loggers.csv import CsvLogger
-from mathse.reporting.loggers.lightning import NOTE, LightningLogger, is_lightnings
+from mathse.reporting.loggers.lightning import NOTE_FILE, LightningLogger, is_lightning_logger
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem
 
@@ -27,38 +28,42 @@ Loader = Callable[[str], Image.Image]  # the picture behind an image reference o
 
 
 class RunLogger(Protocol):
-    """``logger=``. Made once a process; a run that is killed and resumed makes it again in the same run folder."""
+    """The interface of ``logger=``. Each process makes it once; a resumed run makes it again in the same run folder."""
 
     def fit_callback(self, stage: str) -> pl.Callback:
-        """A fresh Trainer callback for one fit of ``stage``; asked for before the fit opens its train_log.jsonl."""
+        """Return a new Trainer callback for a training of ``stage``, before the training opens train_log.jsonl."""
         ...
 
     def stage_finished(self, stage: Stage) -> None:
-        """The stage's stage.json has been written."""
+        """React to a finished stage. Its stage.json exists."""
         ...
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """The run has ended well; ``summary`` is summary.json's content."""
+        """React to the successful end of the run. ``summary``: the content of summary.json."""
         ...
 
     def close(self) -> None:
-        """The process is done with the run, well or not. May be called twice."""
+        """End the logger, after success or failure. A second call does nothing."""
         ...
 
 
 @runtime_checkable
 class LeavesWork(Protocol):
-    """A logger that leaves something to the user once it is closed."""
+    """A logger that leaves a task to the user once it is closed."""
 
     def left_to_do(self) -> str | None:
-        """A sentence; None where nothing is left."""
+        """Return the task as a sentence; None if there is none."""
         ...
 
 
 class RunLoggers:
-    """All loggers of a run: the tables, then those of ``settings`` in their order.
+    """All loggers of a run: the tables, then the loggers of ``settings`` in their order.
 
-    ``problem_of``: the problem with an id; ``image``: the picture behind a reference.
+    Args:
+        settings: the chosen loggers by name.
+        run: the run folder.
+        problem_of: returns the problem with an id.
+        image: returns the picture behind an image reference.
     """
 
     def __init__(
@@ -70,10 +75,11 @@ class RunLoggers:
         image: Loader,
     ) -> None:
         self._loggers: list[RunLogger] = [CsvLogger(run=run)]
-        with ExitStack() as opened:  # one that cannot be opened closes those before it
+        # If a logger cannot be opened, the stack closes the loggers before it.
+        with ExitStack() as opened:
             for name, section in settings.loggers.items():
                 if not isinstance(section, schema.CsvLogger):
-                    note = NOTE if len(settings.loggers) == 1 else f"logger.{name}.json"
+                    note = NOTE_FILE if len(settings.loggers) == 1 else f"logger.{name}.json"
                     logger = open_logger(section, run=run, problem_of=problem_of, image=image, note=note)
                     opened.callback(logger.close)
                     self._loggers.append(logger)
@@ -81,11 +87,11 @@ class RunLoggers:
 
     @classmethod
     def open(cls, section: Any, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader) -> Self:
-        """Those of ``logger=``, one or several."""
-        several = (
-            section if isinstance(section, schema.SeveralLoggers) else schema.SeveralLoggers(loggers={"only": section})
-        )
-        return cls(several, run=run, problem_of=problem_of, image=image)
+        """Open the loggers of ``logger=``: a single logger, or several by name."""
+        settings = section
+        if not isinstance(section, schema.SeveralLoggers):
+            settings = schema.SeveralLoggers(loggers={"only": section})
+        return cls(settings, run=run, problem_of=problem_of, image=image)
 
     def fit_callbacks(self, stage: str) -> list[pl.Callback]:
         return [logger.fit_callback(stage) for logger in self._loggers]
@@ -101,19 +107,21 @@ class RunLoggers:
     def close(self) -> None:
         self._opened.close()
 
-    def say_what_is_left(self, say: Callable[[str], None]) -> None:
-        """What is left to the user once all are closed, a sentence each."""
+    def say_remaining_tasks(self, say: Callable[[str], None]) -> None:
+        """Pass the user's task of each closed logger to ``say``, as a sentence."""
         for logger in self._loggers:
             if isinstance(logger, LeavesWork) and (sentence := logger.left_to_do()) is not None:
                 say(sentence)
 
 
 def open_logger(
-    section: Any, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader, note: str = NOTE
+    section: Any, *, run: RunFolder, problem_of: Callable[[str], Problem], image: Loader, note: str = NOTE_FILE
 ) -> RunLogger:
-    """One logger: ours or of the user's own, or Lightning's behind a bridge, which notes in the file ``note`` what it
-    has sent and needs neither ``problem_of`` nor ``image``."""
-    if is_lightnings(section):
+    """Open a logger: an option of MathSE, the user's class, or a logger of Lightning behind a bridge.
+
+    The bridge records in the file ``note`` which stages it has sent. It needs neither ``problem_of`` nor ``image``.
+    """
+    if is_lightning_logger(section):
         return LightningLogger(section, run=run, note=note)
     logger: RunLogger = build(section, run=run, problem_of=problem_of, image=image)
     return logger

@@ -1,6 +1,6 @@
-"""``logger=csv``: metrics.csv, a row a finished stage, and fits.csv, a row a logged optimiser step.
+"""``logger=csv``: metrics.csv has a row for each finished stage, fits.csv a row for each logged optimiser step.
 
-Both are written anew from the run folder after each stage, so a resumed run never repeats a row.
+Both files are rewritten from the run folder after each stage, so a resumed run never repeats a row.
 """
 
 from __future__ import annotations
@@ -8,31 +8,27 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from mathse.reporting.loggers.figures import STAGE_KEYS, figures
-from mathse.runs.ledger import with_costs
+from mathse.runs.ledger import add_costs
 from mathse.runs.reader import read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 
-METRICS, FITS = "metrics.csv", "fits.csv"
-# First in this order; whatever else the stages report follows.
-METRIC_COLUMNS = ("stage", *STAGE_KEYS)
-FIT_COLUMNS = ("stage", "step", "loss", "lr", "val_loss")
-
 
 class CsvLogger:
-    """The two tables of a run, in its folder."""
+    """Writes the two tables into the run folder."""
 
     def __init__(self, *, run: RunFolder, problem_of: object = None, image: object = None) -> None:
-        """The last two are what every logger is offered; a table needs neither."""
+        """``problem_of`` and ``image`` are arguments of every logger; a table needs neither."""
         self._folder = run.path
 
     def fit_callback(self, stage: str) -> pl.Callback:
-        """One that does nothing: the fit's own train_log.jsonl grows step by step."""
+        """Return a callback that does nothing: the training writes its train_log.jsonl itself."""
         return pl.Callback()
 
     def stage_finished(self, stage: Stage) -> None:
@@ -42,24 +38,28 @@ class CsvLogger:
         self._write()
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: each stage's rows are written when the stage ends."""
 
     def _write(self) -> None:
         stages = read_stages(self._folder)
-        entries = [with_costs({**s.summary, "stage": s.name}, stages) for s in stages if "accuracy" in s.summary]
-        measured = [{"stage": entry["stage"], **figures(entry)} for entry in entries]
-        write_csv(self._folder / METRICS, measured, METRIC_COLUMNS)
-        # A fit logs the loss of a step and what it validated after it in two lines: here they are one row.
+        scored = []
+        for stage in stages:
+            if "accuracy" in stage.summary:
+                entry = add_costs({**stage.summary, "stage": stage.name}, stages)
+                scored.append({"stage": stage.name, **figures(entry)})
+        write_csv(self._folder / "metrics.csv", scored, ("stage", *STAGE_KEYS))
+
+        # A training logs the loss of a step and the validation after it in two lines: here they are one row.
         steps: dict[tuple[str, int], dict[str, Any]] = {}
         for stage in stages:
             for line in sorted(stage.curve(), key=lambda line: line["step"]):
                 steps.setdefault((stage.name, line["step"]), {"stage": stage.name}).update(line)
-        write_csv(self._folder / FITS, list(steps.values()), FIT_COLUMNS)
+        write_csv(self._folder / "fits.csv", list(steps.values()), ("stage", "step", "loss", "lr", "val_loss"))
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write ``rows`` at once, ``columns`` first and other keys after them; what a row lacks stays empty."""
-    names = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
+    """Write ``rows`` at once. ``columns`` come first, other keys after them; a missing value is an empty cell."""
+    names = list(dict.fromkeys(chain(columns, chain.from_iterable(rows))))
     aside = path.with_name(f".{path.name}.partial")
     with aside.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, names)

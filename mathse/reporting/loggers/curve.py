@@ -1,7 +1,7 @@
-"""What a logger that sends curves gives a fit: a callback that has it read the fit's train_log.jsonl as it grows.
+"""The Trainer callback of a logger that sends loss curves: the logger reads train_log.jsonl as the file grows.
 
-The file is read, not Lightning's own metrics, so that a curve holds what the run folder holds: whatever a kill kept
-from the outside, the next process finds there.
+The logger reads the file and not Lightning's own metrics, so that a curve equals the run folder. After a kill, the next
+process finds the unsent points in the file.
 """
 
 from __future__ import annotations

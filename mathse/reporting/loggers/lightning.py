@@ -1,19 +1,19 @@
-"""Any ``pytorch_lightning.loggers.Logger`` as a run's logger: TensorBoard, MLflow, Comet, Neptune, one's own.
+"""Any ``pytorch_lightning.loggers.Logger`` as a run's logger: TensorBoard, MLflow, Comet, Neptune, your own class.
 
     python train.py logger=tensorboard                # then: tensorboard --logdir outputs
     python train.py logger=mlflow
     python train.py logger=tensorboard logger._target_=my_package.MyLogger
 
 =====================  ==============================================================================================
-``fit/<stage>/...``    the lines of each fit's train_log.jsonl, over its optimiser steps
+``fit/<stage>/...``    the lines of each training's train_log.jsonl, over its optimiser steps
 ``round/...``          accuracy, acceptance, the ORM on this student, over rounds: base -1, distill 0, round_01 1, ...
 ``summary/...``        the numbers of summary.json by the names of ``mathse/reporting/loggers/figures.py``
 hyperparameters        the run's settings, without secrets
 =====================  ==============================================================================================
 
-Such a logger writes when it likes, without a report; when it is finalized, all is written. ``logger.json`` in the run
-folder notes the stages that were sent by then. After a kill the next process sends the others again from their first
-step: a point sent twice stands at the same step with the same value.
+Such a logger does not report when it has written a point; all points are written once it is finalized. ``logger.json``
+in the run folder lists the stages that were sent by then. After a kill, the next process sends all other stages again
+from their first step: a point that was sent twice has the same step and the same value.
 """
 
 from __future__ import annotations
@@ -35,26 +35,30 @@ from mathse.runs.reader import GrowingLog, read_head, read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.runs.store import read_json, write_json
 
-NOTE = "logger.json"
+NOTE_FILE = "logger.json"
 
 
-def is_lightnings(section: Any) -> bool:
-    """Whether a section of the config names a logger of Lightning's kind."""
-    if not isinstance(section, Mapping):  # our own options are dataclasses
+def is_lightning_logger(section: Any) -> bool:
+    """Whether a section of the config names a subclass of Lightning's logger."""
+    if not isinstance(section, Mapping):  # options of MathSE are dataclasses
         return False
     target = locate(section["_target_"], "logger")
     return isinstance(target, type) and issubclass(target, Logger)
 
 
 class LightningLogger:
-    """``section``: the ``_target_`` of a Lightning logger and its arguments. Where it takes a ``save_dir`` and the
-    section has none, that is the run folder; where it takes a ``run_id`` (MLflow), a resumed run goes on with its own.
+    """Sends a run's figures to a logger of Lightning.
 
-    ``note``: the file of the run folder that says what was sent. Raises RunError where the logger's own package is
-    not installed.
+    Args:
+        section: the ``_target_`` of the logger and its arguments. A missing ``save_dir`` becomes the run folder. With a
+            parameter ``run_id`` (MLflow), a resumed run continues under its id.
+        run: the run folder.
+        note: the file in the run folder that lists the stages that were sent.
+
+    Raises RunError if the logger's package is not installed.
     """
 
-    def __init__(self, section: Mapping[str, Any], *, run: RunFolder, note: str = NOTE) -> None:
+    def __init__(self, section: Mapping[str, Any], *, run: RunFolder, note: str = NOTE_FILE) -> None:
         arguments = {key: value for key, value in section.items() if key != "_target_"}
         logger_class = locate(section["_target_"], "logger")
         parameters = inspect.signature(logger_class).parameters
@@ -72,12 +76,13 @@ class LightningLogger:
                 f"logger = {section['_target_']}: its package is not installed ({e}); pip install "
                 f"{quoted('tensorboard')} or {quoted('mlflow')}, or choose logger=csv"
             ) from e
-        self._written: list[str] = noted["stages"]  # by processes that ended
-        self._sent: list[str] = []  # by this one
+        self._written: list[str] = noted["stages"]  # stages sent by processes that have ended
+        self._sent: list[str] = []  # stages sent by this process
         self._curves: dict[str, GrowingLog] = {}
         self._status = "failed"
         self._closed = False
-        if not self._note.exists():  # a second time some of them refuse what has changed, such as resume=last
+        # Hyperparameters are sent once: some loggers refuse a changed value, such as resume=last.
+        if not self._note.exists():
             self._logger.log_hyperparams(without_secrets(read_head(run.path)["config"]))
             self._save()
         self._catch_up()
@@ -95,7 +100,7 @@ class LightningLogger:
         self._status = "success"
 
     def close(self) -> None:
-        """Have it write what it holds; the run counts as failed unless ``finish`` was called."""
+        """Finalize the logger. The run counts as failed unless ``finish`` was called."""
         if not self._closed:
             self._closed = True
             self._logger.finalize(self._status)
@@ -103,8 +108,8 @@ class LightningLogger:
             self._save()
 
     def _catch_up(self) -> None:
-        """Send each finished stage that no process that ended has sent, and this one neither."""
-        rounds: list[int | None] = []  # of the stages before, None where one was not measured
+        """Send each finished stage that neither this process nor an ended process has sent."""
+        rounds: list[int | None] = []  # positions of the stages before; None: a stage without accuracy
         for stage in read_stages(self._folder):
             number = round_of(stage.name, rounds) if "accuracy" in stage.summary else None
             rounds.append(number)

@@ -1,4 +1,7 @@
-"""The last column of a progress bar's row: as many of its figures as the terminal has room for, each whole."""
+"""The last column of a progress bar's row: as many figures as fit into the terminal, each figure whole.
+
+The base class is rich's, so this module is imported when the first bar is drawn.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,15 @@ from rich.text import Text
 
 
 class FiguresColumn(ProgressColumn):
-    """The texts in a task's field ``figures``, the most important one first."""
+    """Shows the texts in a task's field ``figures``; the most important text comes first."""
 
     def render(self, task: Task) -> Figures:
         return Figures(task.fields["figures"])
 
 
 class Figures:
+    """A line of texts that leaves out each text for which the row has no room."""
+
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
 

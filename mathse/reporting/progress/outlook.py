@@ -1,9 +1,10 @@
-"""How far a whole run is: which of its stages is being made, and about how long it still takes.
+"""The position of a run among its stages, and an estimate of the time until its end.
 
-The stages and how much each does are known before the run (``mathse plan`` counts the same). How long that takes is
-measured in this run alone: optimiser steps of student and ORM, answers, verdicts and the teacher's answers each have
-their own rate. Until all that the rest of the run needs has been measured, no time is given. Where the judge's
-decisions set the amount, the middle of what is possible counts; a fit counts as made.
+The stages and the amount of work in each are known before the run (``mathse plan`` counts the same). The time for each
+kind of work is measured in this run only: optimiser steps of the student, optimiser steps of the ORM, answers, verdicts
+and the teacher's answers each have their own rate. No time is given until every kind of work in the rest of the run has
+been measured. Where the judge's decisions determine the amount, the middle of the possible range counts; a training
+that may be skipped counts as made.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Literal, Protocol
 
 from mathse.reporting.progress.wording import duration
 
-Unit = Literal["fit", "fit_orm", "sample", "judge", "ask"]  # what is counted: see above, in this order
+# The kinds of work: optimiser steps of the student and of the ORM, answers, verdicts, requests to the teacher.
+Unit = Literal["fit", "fit_orm", "sample", "judge", "ask"]
 
 
 class Amount(Protocol):
-    """From ``low`` to ``high``, both included."""
+    """A range from ``low`` to ``high``, both included."""
 
     @property
     def low(self) -> int: ...
@@ -27,9 +29,9 @@ class Amount(Protocol):
     def high(self) -> int: ...
 
 
-class Expected(Protocol):
-    """A stage as it is planned: optimiser steps, answers of the student's model, the ORM's verdicts, and what the
-    teacher's server is asked."""
+class PlannedStage(Protocol):
+    """The work that a stage will do: optimiser steps, the student's answers, the ORM's verdicts, requests to the
+    teacher's server."""
 
     @property
     def name(self) -> str: ...
@@ -44,53 +46,61 @@ class Expected(Protocol):
 
 
 class Outlook:
-    """``stages``: in the order in which the run makes them; none where they are not known, and nothing is said then."""
+    """Estimates the remaining time of a run.
 
-    def __init__(self, stages: Sequence[Expected] = (), clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        stages: in the order in which the run makes them. Empty: they are not known, and all texts are empty.
+        clock: the current time in seconds.
+    """
+
+    def __init__(self, stages: Sequence[PlannedStage] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self._names = [stage.name for stage in stages]
-        self._expected = {stage.name: _units(stage) for stage in stages}
+        self._expected = {stage.name: _work_of(stage) for stage in stages}
         self._clock = clock
         self._stage = ""
-        self._done: Counter[Unit] = Counter()  # in the current stage
-        # measured in this run: units, and the seconds that they took
+        self._done: Counter[Unit] = Counter()  # work done in the current stage
+        # Work measured in this run, and the seconds that it took.
         self._units: Counter[Unit] = Counter()
         self._seconds: dict[Unit, float] = {}
-        self._last = 0.0  # when the work under way was heard of last, s
+        self._last = 0.0  # s, the last report of the current work
 
-    # --- what happens ---
+    # --- reports of the run ---
 
     def begin(self, stage: str) -> None:
+        """Enter a stage."""
         self._stage = stage
         self._done = Counter()
 
     def start_work(self) -> None:
+        """Start the clock of a piece of work."""
         self._last = self._clock()
 
-    def did(self, unit: Unit, count: int) -> None:
-        """So many, since ``start_work`` or the last call."""
+    def record_work(self, unit: Unit, count: int) -> None:
+        """Count the units of work done since ``start_work`` or the last call."""
         now = self._clock()
-        self.measured(unit, count, now - self._last)
+        self.record_time(unit, count, now - self._last)
         self._last = now
         self._done[unit] += count
 
-    def measured(self, unit: Unit, count: int, seconds: float) -> None:
-        """So many took so long, now or in an earlier process."""
+    def record_time(self, unit: Unit, count: int, seconds: float) -> None:
+        """Count the seconds that ``count`` units of work took, in this process or in an earlier one."""
         if count:
             self._units[unit] += count
             self._seconds[unit] = self._seconds.get(unit, 0.0) + seconds
 
-    # --- what follows from it ---
+    # --- estimates ---
 
     def position(self, stage: str) -> str:
-        """ "stage 3 of 10"; nothing for a stage that was not planned."""
+        """Write "stage 3 of 10"; empty for a stage that was not planned."""
         return f"stage {self._names.index(stage) + 1} of {len(self._names)}" if stage in self._names else ""
 
     @property
     def seconds_left(self) -> float | None:
-        """Of the whole run; None while something that it still does has not been measured."""
+        """Seconds until the end of the run; None while a remaining kind of work has not been measured."""
         if self._stage not in self._names:
             return None
-        units_left = self._expected[self._stage] - self._done  # of a Counter no number falls below 0
+        # Counters do not fall below 0 in a subtraction.
+        units_left = self._expected[self._stage] - self._done
         for name in self._names[self._names.index(self._stage) + 1 :]:
             units_left += self._expected[name]
         if any(unit not in self._seconds for unit in units_left):
@@ -99,26 +109,30 @@ class Outlook:
 
     @property
     def time_left(self) -> str:
-        """ "about 12 min of the run left", or nothing: to ten seconds, from two minutes on to whole minutes, from two
-        hours on to ten minutes, because it is an estimate."""
+        """ "about 12 min of the run left", or empty. It is an estimate, so it is rounded."""
         seconds = self.seconds_left
         if seconds is None:
             return ""
-        unit = 10 if seconds < 120 else 60 if seconds < 7200 else 600
+        # Round to ten seconds, from two minutes to whole minutes, from two hours to ten minutes.
+        unit = 600
+        if seconds < 120:
+            unit = 10
+        elif seconds < 7200:
+            unit = 60
         text = duration(max(1, round(seconds / unit)) * unit)
         return f"about {text.removesuffix(' 00 s').removesuffix(' 00 min')} of the run left"
 
     def heading(self, stage: str) -> str:
-        """ "stage 3 of 10, about 12 min of the run left", as far as it is known."""
+        """Write "stage 3 of 10, about 12 min of the run left", without the parts that are not known."""
         return ", ".join(part for part in (self.position(stage), self.time_left) if part)
 
 
 def fit_unit(stage: str) -> Unit:
-    """What a stage's optimiser steps count as: the ORM's rows are longer than a student's."""
+    """Return the kind of work of a stage's optimiser steps. The ORM's rows are longer than a student's."""
     return "fit_orm" if stage == "orm" else "fit"
 
 
-def _units(stage: Expected) -> Counter[Unit]:
+def _work_of(stage: PlannedStage) -> Counter[Unit]:
     def middle(amount: Amount) -> int:
         return (amount.low + amount.high) // 2
 
@@ -128,4 +142,4 @@ def _units(stage: Expected) -> Counter[Unit]:
         "judge": middle(stage.verdicts),
         "ask": middle(stage.requests),
     }
-    return +Counter(counts)  # without those of which there is none
+    return +Counter(counts)  # "+" drops the kinds whose count is 0

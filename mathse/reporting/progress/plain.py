@@ -1,4 +1,4 @@
-"""Progress as plain lines, for log files: few, each readable by itself and by ``grep``; and what a track is."""
+"""``Track``, and progress as plain lines for log files: few lines, each readable by itself and by ``grep``."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from mathse.reporting.progress.wording import clean, duration, figures, speed
 
 
 class Track(ABC):
-    """A piece of work with a known number of rows or optimiser steps; ``info`` (loss=..., accuracy=...) is shown beside
-    the count until it is replaced."""
+    """A piece of work with a known number of rows or optimiser steps.
+
+    The figures ``info`` (loss=..., accuracy=...) are shown beside the count until newer figures replace them.
+    """
 
     @abstractmethod
-    def advance(self, n: int = 1, **info: float | str) -> None: ...
+    def advance(self, n: int = 1, **info: float | str) -> None:
+        """Count ``n`` more rows or steps."""
 
     @abstractmethod
     def resume(self, n: int) -> None:
-        """So many were done by an earlier process: they count for the state, not for the rate."""
+        """Count ``n`` rows that an earlier process made. They do not count for the rate."""
 
     @abstractmethod
     def close(self) -> None:
-        """End it; a second call does nothing."""
+        """End the track. A second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -34,7 +37,7 @@ class Track(ABC):
 
 
 class PlainDisplay:
-    """A line for everything that is said, headed by the time of day, and by the stage where it is about a track."""
+    """Writes one line for each message: the time of day, the stage if a track writes it, and the text."""
 
     def __init__(self, stream: SafeStream, every: float, clock: Callable[[], float]) -> None:
         self._stream, self._every, self._clock = stream, every, clock
@@ -60,11 +63,11 @@ class PlainDisplay:
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: each line is flushed when it is written."""
 
 
 class PlainTrack(Track):
-    """A line at the start, at most one every ``every`` seconds, and one at the end."""
+    """Writes a line at the start, a line at most every ``every`` seconds, and a line at the end."""
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class PlainTrack(Track):
     ) -> None:
         self._write, self._head, self._every, self._clock, self._run_left = write, head, every, clock, run_left
         self._total, self._done = total, done
-        self._done_before = done  # by an earlier process
+        self._done_before = done  # rows of earlier processes, which the rate leaves out
         self._start = self._last_line = clock()  # s
         self._info: dict[str, float | str] = {}
         self._closed = False
@@ -95,7 +98,7 @@ class PlainTrack(Track):
     def resume(self, n: int) -> None:
         self._done += n
         self._done_before += n
-        self._write(f"{self._head} | goes on from {n:,} of {self._total:,}")
+        self._write(f"{self._head} | continues from {n:,} of {self._total:,}")
 
     def close(self) -> None:
         if not self._closed:
@@ -103,6 +106,7 @@ class PlainTrack(Track):
             self._write(self._state(ended=True))
 
     def _state(self, ended: bool = False) -> str:
+        """Write "sampling | 256 of 2,400 | 8.31/s | 4 min 18 s left | loss 1.2 | about 2 h of the run left"."""
         seconds = self._clock() - self._start
         rate = (self._done - self._done_before) / seconds if seconds > 0 else 0.0
         parts = [self._head, f"{self._done:,} of {self._total:,}"]
@@ -112,6 +116,8 @@ class PlainTrack(Track):
             parts.append(f"took {duration(seconds)}")
         elif rate:
             parts.append(f"{duration((self._total - self._done) / rate)} left")
-        info = [", ".join(figures(self._info))] if self._info else []
-        run_left = [] if ended or not (text := self._run_left()) else [text]
-        return " | ".join([*parts, *info, *run_left])
+        if self._info:
+            parts.append(", ".join(figures(self._info)))
+        if not ended and (run_left := self._run_left()):
+            parts.append(run_left)
+        return " | ".join(parts)

@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 class SafeStream:
-    """A text stream whose closing (a pipe to ``head``, a full log disk) or poor encoding never ends a run."""
+    """A text stream that survives a closed pipe, a full log disk and a narrow encoding."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream  # None: pythonw and some services have no stdout
@@ -18,6 +18,7 @@ class SafeStream:
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
+        """Write ``text``. Characters that the encoding lacks become "?"."""
         try:
             if self._stream is not None:
                 self._stream.write(text)
@@ -41,8 +42,8 @@ class SafeStream:
             return False
 
     def _give_up(self) -> None:
-        # What is still buffered would fail again when Python flushes at exit, so the descriptor goes to /dev/null.
         stream, self._stream = self._stream, None
+        # Python flushes the rest of the buffer at exit, which would fail again: the descriptor becomes /dev/null.
         if stream is sys.stdout:
             try:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""Progress as headings and bars on a terminal: everything that knows rich, which is imported on first need."""
+"""Progress as headings and bars on a terminal. All code that knows rich is here; rich is imported on first need."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from mathse.reporting.progress.plain import Track
 from mathse.reporting.progress.safe_stream import SafeStream
 from mathse.reporting.progress.wording import figures, speed
 
-LONGEST_DESCRIPTION = 24  # columns; a longer one is cut, so that bar, count and time left have theirs
-WIDE = 110  # columns of a terminal from which on a bar has its full width
-BAR, SHORT_BAR = 28, 14  # columns
+MAX_DESCRIPTION = 24  # columns; a longer description is cut, so that bar, count and time left have room
 
 
 class TerminalDisplay:
-    """rich allows one live display a console: all tracks of a time share it, and it ends with the last of them."""
+    """rich allows one live display per console: all open tracks share it, and it ends with the last of them."""
 
     def __init__(self, stream: SafeStream) -> None:
         from rich.console import Console
@@ -43,30 +41,35 @@ class TerminalDisplay:
 
     def track(self, description: str, total: int, done: int, run_left: Callable[[], str]) -> Track:
         if self._bars is None:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bars
-            from rich.table import Column
-
-            from mathse.reporting.progress.figures_column import FiguresColumn
-
-            # A column that does not wrap keeps its width; the figures, last, have what is left of the row.
-            self._bars = Bars(
-                TextColumn("  {task.description}", markup=False, table_column=Column(no_wrap=True)),
-                BarColumn(BAR if self.console.width >= WIDE else SHORT_BAR, table_column=Column(no_wrap=True)),
-                MofNCompleteColumn(table_column=Column(no_wrap=True)),
-                TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)),
-                FiguresColumn(),
-                console=self.console,
-                refresh_per_second=4,
-            )
-            self._bars.start()
+            self._start_bars()
         self._open_tracks += 1
-        if len(description) > LONGEST_DESCRIPTION:
-            description = f"{description[: LONGEST_DESCRIPTION - 1]}…"
+        if len(description) > MAX_DESCRIPTION:
+            description = f"{description[: MAX_DESCRIPTION - 1]}…"
         task = self._bars.add_task(description, total=total, completed=done, figures=())
         return TerminalTrack(self, self._bars, task, run_left)
 
-    def track_closed(self) -> None:
+    def _start_bars(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+        from rich.table import Column
+
+        from mathse.reporting.progress.figures_column import FiguresColumn
+
+        # Columns that do not wrap keep their width; the figures, in the last column, have the rest of the row.
+        bar_width = 28 if self.console.width >= 110 else 14  # columns of the terminal
+        self._bars = Bars(
+            TextColumn("  {task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width, table_column=Column(no_wrap=True)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)),
+            FiguresColumn(),
+            console=self.console,
+            refresh_per_second=4,
+        )
+        self._bars.start()
+
+    def end_track(self) -> None:
+        """Count a closed track; the live display ends with the last."""
         self._open_tracks -= 1
         if self._open_tracks == 0:
             self.close()
@@ -79,11 +82,11 @@ class TerminalDisplay:
 
 
 class TerminalTrack(Track):
-    """A bar of the shared live display; what it did stays on the screen as one line."""
+    """A bar of the shared live display. Its last state stays on the screen as a line."""
 
     def __init__(self, display: TerminalDisplay, bars: Any, task: Any, run_left: Callable[[], str]) -> None:
         self._display, self._bars, self._task, self._run_left = display, bars, task, run_left
-        self._start, self._done = time.monotonic(), 0  # without what an earlier process did
+        self._start, self._done = time.monotonic(), 0  # rows of this process, for the rate
         self._info: dict[str, float | str] = {}
         self._closed = False
 
@@ -100,11 +103,11 @@ class TerminalTrack(Track):
             self._closed = True
             self._bars.update(self._task, figures=self._figures(run_left=""))
             self._bars.stop_task(self._task)
-            self._display.track_closed()
+            self._display.end_track()
 
     def _figures(self, run_left: str) -> list[str]:
+        """Return the figures by importance: the loss, the end of the run, the rate, all others."""
         seconds = time.monotonic() - self._start
         rate = [f"{speed(self._done / seconds)}/s"] if self._done and seconds > 0 else []
-        # Whoever waits asks for a fit's loss and the end of the run first; the terminal may have no room for more.
         loss, *others = figures(self._info) or [""]
         return [text for text in (loss, run_left, *rate, *others) if text]

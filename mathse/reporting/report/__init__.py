@@ -1,5 +1,5 @@
-"""``report.html``: what a run did, for people; ``python -m mathse report RUN...`` lays several runs side by side, and
-``--all`` makes one page over all studies and runs."""
+"""``report.html``: a page about a run. ``python -m mathse report RUN...`` lays several runs side by side, and ``--all``
+makes a page over all studies and runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mathse.reporting.report.listing import parts_beside, parts_folder
 from mathse.reporting.report.run import run_page
 from mathse.reporting.report.site import site_page
 from mathse.runs.layout import NOTE_OF_SWEEP, REPORT
-from mathse.runs.reader import last_change, read_head, read_run
+from mathse.runs.reader import find_last_change, read_head, read_run
 from mathse.types import Problem
 
 OUTPUTS = Path("outputs")
@@ -32,11 +32,17 @@ def write_report(
     image_png: Callable[[str], bytes],
     summary: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a page that opens offline: of one run in full, with all its paths in a folder beside it, of several side by
-    side. Returns ``out``.
+    """Write a page that opens offline, and return ``out``.
 
-    ``problem_of(run, problem id)`` gives None, and ``image_png(reference)`` raises MathSEError, for what has been
-    removed since; the page says so in its place. ``summary``: of a single run whose summary.json is still to come.
+    A single run is shown in full, with all its paths in a folder beside the page; several runs are shown side by side.
+
+    Args:
+        runs: run folders.
+        out: the page.
+        problem_of: returns the problem with an id in a run; None for a problem that has been removed.
+        image_png: returns the PNG of an image reference; raises MathSEError for a picture that has been removed.
+        summary: the summary of a single run before its summary.json is written.
+
     Raises RunError for a folder that is no run, DataError for a damaged file.
     """
     if not runs:
@@ -58,7 +64,7 @@ def write_report(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m mathse report``: returns the exit code."""
+    """Run the subcommand ``report`` and return its exit code."""
     parser = argparse.ArgumentParser(
         prog=program("report"),
         description="Write one HTML page about a run, about several side by side, or (--all) about all studies and "
@@ -79,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "for all)",
     )
     arguments = parser.parse_args(argv)
-    arguments.runs = [run for run in arguments.runs if run.name != NOTE_OF_SWEEP]  # of SWEEP/*
+    arguments.runs = [run for run in arguments.runs if run.name != NOTE_OF_SWEEP]  # SWEEP/* contains this file
     if not arguments.runs and not arguments.all:
         parser.error("name a run folder, or pass --all")
     from mathse.data.images import png_bytes  # late: it loads an image library, which --help does not need
@@ -87,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def report_of(run: Path) -> Path:
         report = run / REPORT
         # A run writes its report before its summary, so a finished run's report may be a little older than the run.
-        if report.is_file() and report.stat().st_mtime >= last_change(run):
+        if report.is_file() and report.stat().st_mtime >= find_last_change(run):
             return report
         return write_report([run], report, _problem_of, png_bytes)
 

@@ -11,22 +11,22 @@ from typing import Any
 
 from mathse.reporting.charts import ORM_FIGURES, mean_stairs, staircase
 from mathse.reporting.pages import NONE, render
-from mathse.reporting.progress.costs import NAMES, SECONDS, spent, time_computed
+from mathse.reporting.progress.costs import CURRENCY_NAMES, TIME_COLUMN, cost_cells, device_time
 from mathse.reporting.progress.wording import accuracy_text, count, percent
 from mathse.runs.layout import stage_order, title
-from mathse.runs.ledger import seconds_until
+from mathse.runs.ledger import sum_seconds_until
 from mathse.runs.reader import Run
 from mathse.runs.settings import LATER
 
-# Settings, and groups of them, that name or display a run and have no part in what it computes.
+# Settings and groups that name or display a run and do not affect its results.
 NAMING = ("name", "note", "resume", "resume_from", "progress", "seed", "logger")
 
-Row = dict[str, object]  # of a table: a column's name -> the cell
+Row = dict[str, object]  # a row of a table: column -> cell
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Runs whose settings are equal but for the seed."""
+    """Runs with equal settings except the seed."""
 
     label: str
     runs: Sequence[Run]
@@ -35,11 +35,11 @@ class Variant:
 
 def compare_page(runs: Sequence[Run]) -> str:
     """Return the page of ``python -m mathse report RUN RUN ...``: ``templates/runs.html.j2``."""
-    compared = variants(runs)
+    compared = group_runs(runs)
     flights = [mean_stairs(variant.label, [run.entries for run in variant.runs]) for variant in compared]
     scored, judged = _stages_with(runs, "accuracy"), _stages_with(runs, "acceptance_precision")
 
-    means: list[Row] = []  # a variant
+    means: list[Row] = []  # a row for each variant
     outcomes = []
     for variant, flight in zip(compared, flights, strict=True):
         seeds = f"{len(variant.runs)} seeds" if len(variant.runs) > 1 else ""
@@ -50,7 +50,7 @@ def compare_page(runs: Sequence[Run]) -> str:
             last, accuracy = list(flight.accuracy.items())[-1]
             outcomes.append((variant.label, accuracy, seeds, flight.interval.get(last)))
 
-    every: list[Row] = []  # a run
+    every: list[Row] = []  # here and below: a row for each run
     precisions: list[Row] = []
     costs: list[Row] = []
     orms: list[Row] = []
@@ -69,8 +69,8 @@ def compare_page(runs: Sequence[Run]) -> str:
         if run.entries:
             last_entry = run.entries[-1]
             row = named | {"accuracy": percent(last_entry.get("accuracy"))}
-            row |= zip(NAMES.values(), spent(last_entry), strict=True)
-            costs.append(row | {SECONDS: time_computed(seconds_until(last_entry["stage"], run.stages))})
+            row |= zip(CURRENCY_NAMES.values(), cost_cells(last_entry), strict=True)
+            costs.append(row | {TIME_COLUMN: device_time(sum_seconds_until(last_entry["stage"], run.stages))})
         if run.orm:
             row = named | {"paths": count(run.orm.get("n", 0))}
             orms.append(row | {name: percent(run.orm.get(key)) for key, name in ORM_FIGURES.items()})
@@ -100,16 +100,17 @@ def compare_page(runs: Sequence[Run]) -> str:
 
 
 def _stages_with(runs: Sequence[Run], key: str) -> list[str]:
-    """The stages in which a run has the figure, in the order of a run."""
+    """Return the stages in which some run has the figure, in the order of a run."""
     entries = chain.from_iterable(run.entries for run in runs)
     return sorted({e["stage"] for e in entries if e.get(key) is not None}, key=stage_order)
 
 
-def variants(runs: Sequence[Run]) -> list[Variant]:
-    """Group runs by settings, in the order of ``runs``; a variant is named by what sets it apart from the first."""
+def group_runs(runs: Sequence[Run]) -> list[Variant]:
+    """Group runs by settings, in the order of ``runs``. A variant's label has its differences from the first."""
+    # Settings as text -> (settings, runs)
     groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
     for run in runs:
-        settings = comparable(run)
+        settings = comparable_settings(run)
         groups.setdefault(repr(sorted(settings.items(), key=lambda kv: kv[0])), (settings, []))[1].append(run)
 
     first = next(iter(groups.values()))[0] if groups else {}
@@ -117,24 +118,30 @@ def variants(runs: Sequence[Run]) -> list[Variant]:
     for settings, members in groups.values():
         keys = sorted(settings.keys() | first.keys())
         changed = [key for key in keys if settings.get(key, NONE) != first.get(key, NONE)]
-        # More than two changed settings make no label.
-        by_settings = ", ".join(f"{key}={settings.get(key, NONE)}" for key in changed)
-        labels.append(by_settings if len(groups) > 1 and len(changed) in (1, 2) else members[0].name)
-    unique = (
-        label if labels.count(label) == 1 else f"{label} ({members[0].folder.name})"
-        for label, (_, members) in zip(labels, groups.values(), strict=True)
-    )
-    return [Variant(label, members, s) for label, (s, members) in zip(unique, groups.values(), strict=True)]
+        # A label has one or two changed settings; with more, the run's name is shorter.
+        if len(groups) > 1 and len(changed) in (1, 2):
+            labels.append(", ".join(f"{key}={settings.get(key, NONE)}" for key in changed))
+        else:
+            labels.append(members[0].name)
+
+    compared = []
+    for label, (settings, members) in zip(labels, groups.values(), strict=True):
+        unique = label if labels.count(label) == 1 else f"{label} ({members[0].folder.name})"
+        compared.append(Variant(unique, members, settings))
+    return compared
 
 
-def comparable(run: Run) -> dict[str, Any]:
-    """A run's settings without its names, without what changes nothing (null, and settings that came later at the value
-    that changes nothing), and without its seed, also inside a path (``.../study.variant.seed_1/orm/checkpoint``)."""
+def comparable_settings(run: Run) -> dict[str, Any]:
+    """Return the settings that affect a run's results, without its seed.
+
+    Names, nulls, and settings at the value that keeps earlier behaviour (``LATER``) are left out. A seed inside a path
+    (``.../study.variant.seed_1/orm/checkpoint``) becomes ``seed_*``.
+    """
     seed = re.compile(rf"\bseed_{run.seed}\b")
-    return {
-        key: seed.sub("seed_*", value) if isinstance(value, str) else value
-        for key, value in run.settings.items()
-        if key.partition(".")[0] not in NAMING
-        and value not in (None, LATER.get(key))
-        and not (key.endswith(".seed") and value == run.seed)
-    }
+    settings = {}
+    for key, value in run.settings.items():
+        is_seed = key.endswith(".seed") and value == run.seed
+        if key.partition(".")[0] in NAMING or value in (None, LATER.get(key)) or is_seed:
+            continue
+        settings[key] = seed.sub("seed_*", value) if isinstance(value, str) else value
+    return settings

@@ -1,7 +1,7 @@
-"""The reasoning paths and test answers of a run, all that is known of each, and a choice of them for the page itself.
+"""The reasoning paths and test answers of a run with their verdicts, and a sample of them for the page itself.
 
-A run has hundreds of thousands of paths; they are read one at a time, and few are held in memory. The choice hangs on
-their ids only, so a report that is written again shows the same paths.
+A run has hundreds of thousands of paths: they are read one at a time, and few are in memory. The sample depends only on
+the ids, so a report that is written again shows the same paths.
 """
 
 from __future__ import annotations
@@ -23,39 +23,38 @@ from mathse.types import Lineage, Problem, ReasoningPath, Record, Reflection, Ve
 R = TypeVar("R", bound=Record)
 
 ProblemOf = Callable[[str], Problem | None]
-PER_GROUP = 60
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A path with its problem, its verdict, what is true of it (None: not known) and what became of it."""
+    """A path with its problem, its verdict, its correctness and its rewrite. None: not known, or there is none."""
 
     group: str
     path: ReasoningPath
     problem: Problem | None
     verdict: Verdict | None
-    decision: Decision | None  # None: nobody judged it
-    right: bool | None  # by the reference answer; of the ORM's held-out paths, by their label
-    label: Verdict | None = None  # held-out paths: the truth, with its first wrong step
-    reflection: Reflection | None = None  # of a draft: its rewrite; of a rewrite: its draft
+    decision: Decision | None  # None: no judge saw the path
+    right: bool | None  # by the reference answer; for the ORM's held-out paths, by their label
+    label: Verdict | None = None  # held-out paths: the true verdict, with the first wrong step
+    reflection: Reflection | None = None  # a draft's rewrite, or a rewrite's draft
     reflection_decision: Decision | None = None
-    student: str | None = None  # of an answer to a test problem: the stage that fitted who gave it
+    student: str | None = None  # answers to test problems: the stage of the student that answered
 
     @property
     def judge_right(self) -> bool | None:
-        """Whether the judge accepted a right path or rejected a wrong path; None where either is not known."""
+        """Whether the judge accepted a right path or rejected a wrong path; None if either is not known."""
         if self.right is None or self.decision in (None, "unparsed"):
             return None
         return (self.decision == "accepted") == self.right
 
 
-def paths(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
-    """The paths of each stage in the order of the stages, then the ORM's held-out paths."""
-    return chain(_judged(run, problem_of), _held_out(run, problem_of))
+def read_paths(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+    """Yield the paths of each stage in the order of the stages, then the ORM's held-out paths."""
+    return chain(_stage_paths(run, problem_of), _orm_paths(run, problem_of))
 
 
-def answers_to_tests(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
-    """Yield each student's answers to the test problems, right or wrong as its accuracy counts them."""
+def read_test_answers(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+    """Yield each student's answers to the test problems, right or wrong as in its accuracy."""
     for stage in run.stages:
         lineage = Lineage("student", stage.name, stage.name)
         for row in stage.rows(PREDICTIONS):
@@ -65,20 +64,20 @@ def answers_to_tests(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
             yield GalleryItem(group, path, problem, None, None, bool(row["correct"]), student=stage.name)
 
 
-def _judged(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
-    """The paths of every stage with their verdicts; drafts with their rewrites, and rewrites with their drafts."""
-    verdicts = Lookup(run, VERDICTS, Verdict, attrgetter("path_id"))
-    by_draft = Lookup(run, REFLECTIONS, Reflection, attrgetter("draft.id"))
+def _stage_paths(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+    """Yield the paths of every stage with their verdicts; drafts with their rewrites, rewrites with their drafts."""
+    verdicts = RowsById(run, VERDICTS, Verdict, attrgetter("path_id"))
+    by_draft = RowsById(run, REFLECTIONS, Reflection, attrgetter("draft.id"))
     reflections = chain.from_iterable(stage.rows(REFLECTIONS, Reflection) for stage in run.stages)
-    rewritten = {reflection.revised.id for reflection in reflections}
+    rewrites = {reflection.revised.id for reflection in reflections}
     for stage in run.stages:
         for path in stage.rows(PATHS, ReasoningPath):
-            if path.id in rewritten:  # shown below, with its draft
+            if path.id in rewrites:  # the loop below yields it with its draft
                 continue
             item = _item(title(stage.name), path, verdicts.get(path.id), problem_of, run.threshold)
             if (reflection := by_draft.get(path.id)) is not None:
-                became = decide(verdicts.get(reflection.revised.id), run.threshold)
-                item = replace(item, reflection=reflection, reflection_decision=became)
+                decision = decide(verdicts.get(reflection.revised.id), run.threshold)
+                item = replace(item, reflection=reflection, reflection_decision=decision)
             yield item
         for reflection in stage.rows(REFLECTIONS, Reflection):
             group = "reflection" if stage.name == "reflection" else f"{title(stage.name)}, reflected"
@@ -87,9 +86,11 @@ def _judged(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
             yield replace(item, reflection=reflection, reflection_decision=decide(reflection.feedback, run.threshold))
 
 
-class Lookup(Generic[R]):
-    """The rows of all stages' files of a name by id (the last one, where several have it). Only their ids are held; a
-    row is read from the disk when it is needed."""
+class RowsById(Generic[R]):
+    """The rows of a file in all stages, by id; of several rows with an id, the last.
+
+    Only ids are in memory. A row is read from the disk when it is needed.
+    """
 
     def __init__(self, run: Run, file: str, kind: type[R], key: Callable[[R], str]) -> None:
         self._rows: Sequence[R] = Chained(*(stage.records(file, kind) for stage in run.stages))
@@ -100,8 +101,8 @@ class Lookup(Generic[R]):
         return None if number is None else self._rows[number]
 
 
-def _held_out(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
-    """The paths that the ORM is measured on, with their labels; right or wrong by the label, not by the answer."""
+def _orm_paths(run: Run, problem_of: ProblemOf) -> Iterator[GalleryItem]:
+    """Yield the ORM's held-out paths. Their label decides whether they are right, not their answer."""
     for stage in run.stages:
         group = f"ORM held-out, {'own' if stage.name == 'orm' else title(stage.name)}"
         for row in stage.rows(ORM_HELD):
@@ -121,10 +122,12 @@ def _item(
 
 
 class Choice:
-    """At most ``per_group`` items of each group, the same for the same run: spread evenly over true and false
-    acceptances and rejections."""
+    """Chooses at most ``per_group`` items of each group, spread evenly over true and false acceptances and rejections.
 
-    def __init__(self, per_group: int = PER_GROUP) -> None:
+    Only the paths' ids decide, so the same run always gives the same choice.
+    """
+
+    def __init__(self, per_group: int = 60) -> None:
         self._per_group = per_group
         self._piles: dict[str, Piles] = {}
 
@@ -132,13 +135,15 @@ class Choice:
         self._piles.setdefault(item.group, Piles(self._per_group)).add(item)
 
     def groups(self) -> dict[str, list[GalleryItem]]:
-        """The chosen items by group, in the order in which the groups came."""
-        return {group: piles.dealt() for group, piles in self._piles.items()}
+        """Return the chosen items by group, in the order in which the groups appeared."""
+        return {group: piles.deal() for group, piles in self._piles.items()}
 
 
 class Piles:
-    """One pile a kind of outcome, each in an order that only the paths' ids decide, and none much longer than ``most``:
-    of the items that a run has, few are held at a time."""
+    """A pile for each pair of decision and correctness, in an order by hashed ids.
+
+    Each pile is cut to ``most`` items as it grows, so that few items of a run are in memory.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -150,13 +155,13 @@ class Piles:
         if len(pile) > 2 * self.most:
             self._cut(pile)
 
-    def dealt(self) -> list[GalleryItem]:
-        """At most ``most`` items, from each pile in turn."""
+    def deal(self) -> list[GalleryItem]:
+        """Take at most ``most`` items, from each pile in turn."""
         for pile in self._piles.values():
             self._cut(pile)
         ordered = [[item for *_, item in self._piles[kind]] for kind in sorted(self._piles)]
-        dealt = (item for item in chain.from_iterable(zip_longest(*ordered)) if item is not None)
-        return list(islice(dealt, self.most))
+        in_turn = (item for item in chain.from_iterable(zip_longest(*ordered)) if item is not None)
+        return list(islice(in_turn, self.most))
 
     def _cut(self, pile: list[tuple[int, str, GalleryItem]]) -> None:
         pile.sort(key=lambda entry: entry[:2])

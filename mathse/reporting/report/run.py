@@ -1,6 +1,6 @@
-"""One run's page: ``templates/run.html.j2`` has its sections and sentences, this file their rows and charts.
+"""The page of a run: ``templates/run.html.j2`` has its sections and sentences, this file their rows and charts.
 
-A run can be shown while it is under way: the page leaves out what its unfinished stages would say.
+An unfinished run can be shown too: the page leaves out its unfinished stages.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from urllib.parse import urlencode
 
 from mathse.config.secrets import without_secrets
 from mathse.reporting import charts
-from mathse.reporting.charts import ORM_FIGURES, Bar, Part, loss_points, student
+from mathse.reporting.charts import ORM_FIGURES, Bar, BarPart, loss_points, student
 from mathse.reporting.pages import NONE, render
-from mathse.reporting.progress.costs import NAMES, SECONDS, amount, spent, time_computed
+from mathse.reporting.progress.costs import CURRENCY_NAMES, TIME_COLUMN, amount, cost_cells, device_time
 from mathse.reporting.progress.wording import count, duration, gain, percent, points, span, speed
-from mathse.reporting.report.gallery import Choice, ProblemOf, answers_to_tests, paths
+from mathse.reporting.report.gallery import Choice, ProblemOf, read_paths, read_test_answers
 from mathse.reporting.report.listing import Listing, Write, listing_inside, script_json
 from mathse.runs.layout import CONTROLS, title
-from mathse.runs.ledger import FLOPS, LEDGER, seconds_of, seconds_until, spent_in
+from mathse.runs.ledger import FLOPS, LEDGER, read_spent, sum_seconds, sum_seconds_until
 from mathse.runs.reader import FinishedStage, Run
 from mathse.runs.settings import flatten
 from mathse.runs.teacher_calls import CALLS
@@ -30,29 +30,38 @@ from mathse.scoring.metrics import wilson
 
 EQUAL, BEST = "equal_compute", "best_length"  # keys of controls.json
 CONTROL_TITLES = {EQUAL: "distilled rows, equal compute", BEST: "distilled rows, best length on dev"}
-RISE = 1.1  # a validation loss of this many times its lowest value has risen
-GAP = 10  # a validation loss of this many times the training loss is worth a sentence
+MIN_RISE = 1.1  # a validation loss of this many times its lowest value has risen
+MIN_GAP = 10  # a validation loss of this many times the training loss gets a sentence
 
-Row = dict[str, object]  # of a table: a column's name -> the cell
+Row = dict[str, object]  # a row of a table: column -> cell
 Log = Sequence[Mapping[str, Any]]  # the rows of a train_log.jsonl
 
 
 def run_page(
     run: Run, problem_of: ProblemOf, image_png: Callable[[str], bytes], write: Write, parts_folder: str
 ) -> str:
-    """Return the page. All paths go through ``write`` into the parts beside the page, in ``parts_folder``; a choice of
-    them is in the page. ``image_png`` may raise MathSEError for a picture that is gone."""
+    """Return the page of a run.
+
+    Args:
+        run: the run.
+        problem_of: returns the problem with an id; None for a problem that has been removed.
+        image_png: returns the PNG of an image reference; may raise MathSEError.
+        write: writes a part beside the page. The parts have all paths, the page has a sample.
+        parts_folder: name of the folder with the parts.
+    """
+    # 1. The paths: all in the listing, a sample in the page.
     stamp = hashlib.sha256(repr([(stage.name, stage.sha256) for stage in run.stages]).encode()).hexdigest()[:16]
     choice, listing = Choice(), Listing(stamp, write, image_png)
-    for item in paths(run, problem_of):
+    for item in read_paths(run, problem_of):
         choice.add(item)
         listing.add(item)
-    for item in answers_to_tests(run, problem_of):
+    for item in read_test_answers(run, problem_of):
         listing.add(item)
     write("index", script_json(listing.index()))
     groups = choice.groups()
     chosen = list(chain.from_iterable(groups.values()))
 
+    # 2. The tables and charts.
     scored = [e for e in run.entries if e.get("accuracy") is not None]
     logs = {title(stage.name): rows for stage in run.stages if (rows := stage.curve())}
     manifest = run.stages[-1].manifest if run.stages else {}
@@ -62,7 +71,7 @@ def run_page(
         "run": run,
         "stages": ", ".join(title(stage.name) for stage in run.stages),
         "scored": scored,
-        # The last student is compared with the distilled one: the difference is what evolving added.
+        # The page compares the last student with the distilled student: the difference is the gain of the evolution.
         "first": next((e for e in scored if e["stage"] == "distill"), scored[0] if scored else None),
         "last": scored[-1] if scored else None,
         "figures": list(_figures(run, scored)),
@@ -81,7 +90,7 @@ def run_page(
             for e in scored
         ],
         "controls": _controls(run),
-        "flow": partial(charts.flow, run.entries, problems_of=_changed),
+        "flow": partial(charts.flow, run.entries, problems_of=_transition_link),
         "transitions": [
             {
                 "to": title(e["stage"]),
@@ -124,13 +133,13 @@ def _figures(run: Run, scored: Sequence[Mapping[str, Any]]) -> Iterator[tuple[st
 
 
 def _controls(run: Run) -> list[Row] | None:
-    """The last student beside the controls of ``mathse control``; None where none has been made."""
-    made = run.json(CONTROLS)
-    if made is None:
+    """Compare the last student with the controls of ``mathse control``; None for a run without controls."""
+    controls = run.json(CONTROLS)
+    if controls is None:
         return None
     rows: list[Row] = []
     for key, name in CONTROL_TITLES.items():
-        control = made[key]
+        control = controls[key]
         low, high = control["ci95"]
         difference = gain(control["accuracy"], control["run_accuracy"])
         rows.append(
@@ -148,14 +157,14 @@ def _controls(run: Run) -> list[Row] | None:
     return rows
 
 
-def _changed(before: str, after: str, kind: str) -> str:
-    """The address of the test problems of a transition."""
+def _transition_link(before: str, after: str, kind: str) -> str:
+    """Return the link to the test problems of a transition."""
     return "#gallery?" + urlencode({"from": before, "to": after, "change": kind})
 
 
 def _acceptance(run: Run) -> dict[str, object]:
-    """The judge's decisions by stage, and how many accepted paths are right."""
-    shown: list[Bar] = []
+    """Return the judge's decisions by stage, and the precision of acceptance."""
+    judged_bars: list[Bar] = []
     rows: list[Row] = []
     for e in run.entries:
         if e.get("accepted") is None:
@@ -166,8 +175,8 @@ def _acceptance(run: Run) -> dict[str, object]:
         # The rows of the final student were judged in the reflection before it.
         stage = title("reflection" if e["stage"] == "final" else e["stage"])
 
-        def part(name: str, amount: int, look: str, stage: str = stage, **view: str) -> Part:
-            return Part(name, amount, f"{amount:,}", look, "#gallery?" + urlencode({"stage": stage, **view}))
+        def part(name: str, amount: int, look: str, stage: str = stage, **view: str) -> BarPart:
+            return BarPart(name, amount, f"{amount:,}", look, "#gallery?" + urlencode({"stage": stage, **view}))
 
         if precision is None:
             parts = [part("accepted", accepted, "accent", verdict="accepted")]
@@ -178,7 +187,7 @@ def _acceptance(run: Run) -> dict[str, object]:
             ]
         parts.append(part("rejected", rejected, "quiet", verdict="rejected"))
         parts.append(part("unparsed", unparsed, "faint", verdict="unparsed"))
-        shown.append(Bar(title(e["stage"]), parts, percent(precision)))
+        judged_bars.append(Bar(title(e["stage"]), parts, percent(precision)))
         share = f"{percent(precision)} {span(wilson(right, accepted))}" if precision is not None and accepted else NONE
         rows.append(
             {
@@ -190,11 +199,11 @@ def _acceptance(run: Run) -> dict[str, object]:
                 "all steps right too": percent(e.get("step_precision")),
             }
         )
-    return {"acceptance": rows, "judged_bars": partial(charts.bars, shown, "Paths judged", "precision")}
+    return {"acceptance": rows, "judged_bars": partial(charts.bars, judged_bars, "Paths judged", "precision")}
 
 
 def _orm(run: Run) -> dict[str, object]:
-    """The ORM on held-out paths: those of its own students, then those of each newer student."""
+    """Return the ORM's figures on held-out paths: of its own students, then of each newer student."""
     series = ([("orm", run.orm)] if run.orm else []) + run.orm_by_student
     rows: list[Row] = []
     for stage, figures in series:
@@ -222,7 +231,7 @@ def _orm(run: Run) -> dict[str, object]:
 
 
 def _rows_by_origin(run: Run) -> Callable[..., str] | None:
-    """The chart of who wrote the rows of D_SFT; None where it is not known."""
+    """Return the chart of the authors of D_SFT's rows; None if no stage recorded them."""
     looks = {
         "teacher": ("teacher's paths", "quiet"),
         "student": ("student's own paths", "accent"),
@@ -233,32 +242,32 @@ def _rows_by_origin(run: Run) -> Callable[..., str] | None:
         origins = e.get("origins") or {}
         if any(origins.values()):
             amounts = [(name, origins.get(origin, 0), look) for origin, (name, look) in looks.items()]
-            parts = [Part(name, written, f"{written:,}", look) for name, written, look in amounts]
+            parts = [BarPart(name, written, f"{written:,}", look) for name, written, look in amounts]
             rows.append(Bar(title(e["stage"]), parts, f"{sum(origins.values()):,} rows"))
     return partial(charts.bars, rows, "Rows of D_SFT by origin") if rows else None
 
 
 def _costs(run: Run, scored: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    """The cost of the method until each student, in every currency; and stage by stage, with measuring."""
+    """Return the cost of the method until each student, in every currency, and the cost of each stage."""
     until: list[Row] = []
     for e in scored:
         row: Row = {"stage": title(e["stage"]), "accuracy": percent(e["accuracy"])}
-        row |= zip(NAMES.values(), spent(e), strict=True)
-        until.append(row | {SECONDS: time_computed(seconds_until(e["stage"], run.stages))})
+        row |= zip(CURRENCY_NAMES.values(), cost_cells(e), strict=True)
+        until.append(row | {TIME_COLUMN: device_time(sum_seconds_until(e["stage"], run.stages))})
     by_stage: list[Row] = []
     for stage in run.stages:
-        method, measuring = spent_in(stage), spent_in(stage, "measuring")
-        own = {**method.to_json(), CALLS: stage.manifest.get(LEDGER, {}).get("method", {}).get(CALLS)}
+        method, measuring = read_spent(stage), read_spent(stage, "measuring")
+        stage_costs = {**method.to_json(), CALLS: stage.manifest.get(LEDGER, {}).get("method", {}).get(CALLS)}
         row = {"stage": title(stage.name)}
-        row |= zip(NAMES.values(), spent(own), strict=True)
+        row |= zip(CURRENCY_NAMES.values(), cost_cells(stage_costs), strict=True)
         row["of these in fits"] = amount(FLOPS, method.training_flops)
         row["FLOPs to measure"] = amount(FLOPS, measuring.flops)
-        by_stage.append(row | {SECONDS: time_computed(seconds_of(stage))})
+        by_stage.append(row | {TIME_COLUMN: device_time(sum_seconds(stage))})
     return {"costs": until, "costs_by_stage": by_stage}
 
 
 def _time(run: Run) -> dict[str, object]:
-    """Where the wall time went, and the loop's own share of it."""
+    """Return the wall time by kind of work, and the share of the loop itself."""
     kinds = {
         "fit": ("fitting", "accent"),
         "sample": ("sampling", "accent-2"),
@@ -268,7 +277,9 @@ def _time(run: Run) -> dict[str, object]:
     rows, total, other = [], 0.0, 0.0
     for stage in run.stages:
         if seconds := own_seconds(stage, run.stages):
-            parts = [Part(name, seconds[kind], duration(seconds[kind]), look) for kind, (name, look) in kinds.items()]
+            parts = []
+            for kind, (name, look) in kinds.items():
+                parts.append(BarPart(name, seconds[kind], duration(seconds[kind]), look))
             rows.append(Bar(title(stage.name), parts, duration(sum(seconds.values()))))
             total += sum(seconds.values())
             other += seconds["other"]
@@ -277,25 +288,26 @@ def _time(run: Run) -> dict[str, object]:
 
 
 def own_seconds(stage: FinishedStage, stages: Sequence[FinishedStage]) -> dict[str, float]:
-    """Seconds of a stage by kind of work, without those of stages inside it that ran meanwhile (``orm/solver``)."""
+    """Return a stage's seconds by kind of work, without the time of stages that ran inside it (``orm/solver``)."""
     recorded = stage.manifest.get("time_s") or {}
     seconds = {kind: float(recorded.get(kind) or 0) for kind in ("fit", "sample", "judge", "other")}
     for inner in stages:
         if not inner.name.startswith(f"{stage.name}/"):
             continue
-        ends = (stage, "started"), (inner, "started"), (inner, "finished"), (stage, "finished")
-        times = [str(of.manifest.get(end) or "") for of, end in ends]
-        if all(times) and times == sorted(times):  # UTC in ISO form sorts as text
+        # The inner stage began and ended within this stage. Times are UTC in ISO form, so they sort as text.
+        events = (stage, "started"), (inner, "started"), (inner, "finished"), (stage, "finished")
+        times = [str(owner.manifest.get(event) or "") for owner, event in events]
+        if all(times) and times == sorted(times):
             seconds["other"] = max(0.0, seconds["other"] - float(inner.manifest.get("wall_s") or 0))
     return seconds if sum(seconds.values()) else {}
 
 
 def fit_row(name: str, rows: Log) -> Row:
-    """A fit's log in numbers; logs of earlier versions have only losses."""
+    """Summarise the log of a training. Logs of earlier versions have only losses."""
     train, val = loss_points(rows, "loss"), loss_points(rows, "val_loss")
     keys = ("grad_norm", "tokens_per_second", "mfu", "peak_memory_gib", "padding", "data_wait")
     measured = {key: [float(row[key]) for row in rows if row.get(key) is not None] for key in keys}
-    # The first step also pays for compilation and warm-up.
+    # The first step includes compilation and warm-up, so rates leave it out.
     steady = {key: values[1:] or values for key, values in measured.items()}
     lowest = min(val, key=lambda point: point[1], default=None)
     norms, peaks = measured["grad_norm"], [peak for peak in measured["peak_memory_gib"] if peak]
@@ -315,8 +327,10 @@ def fit_row(name: str, rows: Log) -> Row:
 
 
 def overfitting(fits: Mapping[str, Log]) -> str:
-    """A sentence on each fit whose validation loss rose while its training loss fell; else a sentence on the widest gap
-    between the two, where it is wide."""
+    """Write a sentence about each training with rising validation loss and falling training loss.
+
+    Without such a training, write a sentence about the widest gap between the two losses if it is wide.
+    """
     rising, gaps = [], []
     for name, rows in fits.items():
         train, val = loss_points(rows, "loss"), loss_points(rows, "val_loss")
@@ -324,7 +338,7 @@ def overfitting(fits: Mapping[str, Log]) -> str:
             continue
         (best_step, best), (_, last) = min(val, key=lambda point: point[1]), val[-1]
         before = [loss for step, loss in train if step <= best_step]
-        if last >= RISE * best and before and train[-1][1] < before[-1]:
+        if last >= MIN_RISE * best and before and train[-1][1] < before[-1]:
             rising.append(
                 f"{name}: validation loss rose from {best:.3g} at step {best_step:,} to {last:.3g} at the end while "
                 f"training loss fell to {train[-1][1]:.3g}: it overfits."
@@ -333,4 +347,4 @@ def overfitting(fits: Mapping[str, Log]) -> str:
     if rising:
         return " ".join(rising)
     ratio, text = max(gaps, default=(0.0, ""))
-    return f"Widest gap: {text}." if ratio >= GAP else ""
+    return f"Widest gap: {text}." if ratio >= MIN_GAP else ""

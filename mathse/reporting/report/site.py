@@ -1,6 +1,6 @@
-"""``python -m mathse report --all``: one page over all runs and studies, with links to each run's own report.
+"""``python -m mathse report --all``: a page over all runs and studies, with a link to the report of each run.
 
-A run that cannot be read is named on the page; it must not hide the others.
+The page names each run that cannot be read, and shows all others.
 """
 
 from __future__ import annotations
@@ -20,16 +20,24 @@ from mathse.reporting.charts import safe
 from mathse.reporting.pages import NONE, render
 from mathse.reporting.progress.wording import percent
 from mathse.runs.layout import stage_order
-from mathse.runs.reader import Run, read_run, runs_below
+from mathse.runs.reader import Run, find_runs, read_run
 from mathse.runs.store import read_json
 
 QUESTION = re.compile(r"\*\*Question\.\*\*\s+(.+?)(?:\n\s*\n|\Z)", re.DOTALL)  # of a study's README
 
 
 def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Callable[[Path], Path]) -> str:
-    """Return the page for ``out``. ``report_of`` gives a run folder's report, and writes it where there is
-    none. Raises RunError where there is neither a run below ``roots`` nor a study's result in ``experiments``."""
-    studies: dict[str, dict[str, Any]] = {}  # name -> its results.json
+    """Return the page.
+
+    Args:
+        roots: folders with run folders below them.
+        experiments: folder with the studies' folders.
+        out: the page's file; links start there.
+        report_of: returns the report of a run folder, and writes a missing report.
+
+    Raises RunError if there is neither a run below ``roots`` nor a study's result in ``experiments``.
+    """
+    studies: dict[str, dict[str, Any]] = {}  # name -> results.json
     for file in sorted(experiments.glob("*/results.json")):
         results: Any = read_json(file)
         if not isinstance(results, dict) or not all(isinstance(results.get(key), list) for key in ("table", "seeds")):
@@ -37,10 +45,10 @@ def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Ca
         studies[file.parent.name] = results
 
     runs: list[Run] = []
-    links: dict[Path, str] = {}  # run folder -> its report, from the page
-    damaged: list[str] = []  # what is wrong with a run folder
-    unreported: list[str] = []  # what is wrong with a file that only the run's own page reads
-    for folder in runs_below(roots):
+    links: dict[Path, str] = {}  # run folder -> link to its report, relative to the page
+    damaged: list[str] = []  # errors of run folders
+    unreported: list[str] = []  # errors of files that only a run's own page reads
+    for folder in find_runs(roots):
         try:
             run = read_run(folder)
         except MathSEError as e:
@@ -59,6 +67,7 @@ def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Ca
         "reporting/templates/site.html.j2",
         "runs and studies",
         counts=f"{len(runs)} runs, {len(studies)} studies",
+        # Runs outside the studies come first, runs of studies last.
         own_runs=[_run_row(run, links[run.folder]) for run in runs if run.config.get("study") not in studies],
         studies=[_study(experiments / name, results, runs, links) for name, results in studies.items()],
         study_runs=[_run_row(run, links[run.folder]) for run in runs if run.config.get("study") in studies],
@@ -69,7 +78,7 @@ def site_page(roots: Sequence[Path], experiments: Path, out: Path, report_of: Ca
 def _study(
     folder: Path, results: Mapping[str, Any], runs: Sequence[Run], links: Mapping[Path, str]
 ) -> dict[str, object]:
-    """A study's question, picture and table, and the reports of its runs that are here."""
+    """Return a study's question, picture and table, with the reports of its runs."""
     name, readme, picture = folder.name, folder / "README.md", folder / "result.svg"
     question = ""
     if readme.is_file() and (match := QUESTION.search(readme.read_text(encoding="utf-8", errors="replace"))):
@@ -79,11 +88,11 @@ def _study(
         "name": name,
         "anchor": "study-" + re.sub(r"[^\w.-]", "-", name),
         "title": name.replace("_", " "),
-        "question": re.split(r"`([^`]+)`", question),  # text and code in turn
+        "question": re.split(r"`([^`]+)`", question),  # text and code alternate
         "seeds": ", ".join(map(str, results["seeds"])),
         "picture": base64.b64encode(picture.read_bytes()).decode("ascii") if picture.is_file() else None,
         "table": results["table"],
-        "reports": [(f"{run.config.get('variant')}, seed {run.seed}", _quoted(links[run.folder])) for run in members],
+        "reports": [(f"{run.config.get('variant')}, seed {run.seed}", _quote(links[run.folder])) for run in members],
     }
 
 
@@ -92,7 +101,7 @@ def _run_row(run: Run, link: str) -> dict[str, object]:
     scored = sorted((e for e in run.entries if e.get("accuracy") is not None), key=lambda e: stage_order(e["stage"]))
     last = scored[-1] if scored else {}
     return {
-        "run": Markup(f'<a href="{safe(_quoted(link))}">{safe(name)}</a>'),
+        "run": Markup(f'<a href="{safe(_quote(link))}">{safe(name)}</a>'),
         "task": run.task,
         "seed": run.seed,
         "status": "finished" if run.finished else "not finished",
@@ -102,6 +111,6 @@ def _run_row(run: Run, link: str) -> dict[str, object]:
     }
 
 
-def _quoted(target: str) -> str:
-    """A path as the address of a link."""
+def _quote(target: str) -> str:
+    """Turn a path into the address of a link."""
     return quote(Path(target).as_posix())

@@ -1,7 +1,7 @@
 """``python -m mathse study NAME``: a study's finished runs as the table and the picture of its README.
 
-A study is a folder of variants, ``conf/experiment/NAME/<variant>.yaml``; ``experiments/NAME/`` says why and what came
-out. ``study.yaml`` there (optional) says what is shown: mathse/reporting/study/design.py.
+A study is a folder of variants, ``conf/experiment/NAME/<variant>.yaml``. ``experiments/NAME/`` has its question and its
+results. The optional ``study.yaml`` there sets columns and picture: mathse/reporting/study/design.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mathse.errors import DataError
 from mathse.reporting.charts import Point, mean_stairs, means, means_by_cost, staircase, standalone
 from mathse.reporting.pages import write_page
 from mathse.reporting.study.collect import collect
-from mathse.reporting.study.design import DESCRIBED, EXPERIMENTS, FILE, Design, programs, read_design
-from mathse.reporting.study.readme import Readme, main_table, results
+from mathse.reporting.study.design import EXPERIMENTS, FILE, SHIPPED, Design, read_design, study_commands
+from mathse.reporting.study.readme import Readme, main_table, render_results
 from mathse.runs.store import make_folder, read_json, write_json
 
 RESULTS, DRAWING = "results.json", "result.svg"
@@ -26,7 +26,10 @@ RUNS = Path("outputs/studies")  # where conf/experiment/studies.yaml puts them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code. Raises RunError where a cell of the table has no finished run."""
+    """Run the subcommand and return its exit code.
+
+    Raises RunError if a cell of the table has no finished run.
+    """
     parser = argparse.ArgumentParser(
         prog=program("study"),
         description="Collect a study's finished runs into the table and the picture of its README. A cell without a "
@@ -49,17 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--seeds {arguments.seeds}: must be numbers with commas between them, such as 1,2,3")
     look_in(arguments.config_dir)
     out = arguments.out or EXPERIMENTS / arguments.name
-    design = read_design(arguments.name, out if (out / FILE).is_file() else DESCRIBED / arguments.name)
+    design = read_design(arguments.name, out if (out / FILE).is_file() else SHIPPED / arguments.name)
     if arguments.redraw:
         return redraw(design, out)
-    # All that can be refused is read before anything is written.
+    # Everything that may raise an error is read before the first file is written.
     readme = Readme(out / "README.md", design.name)
     collected = collect(design, arguments.runs, seeds)
-    found = {**collected.as_json(), "table": main_table(collected)}
-    text, drawing, file = results(collected), picture(design, found), out / DRAWING
+    study_results = {**collected.as_json(), "table": main_table(collected)}
+    text, drawing, file = render_results(collected), draw_picture(design, study_results), out / DRAWING
 
     make_folder(out)
-    write_json(out / RESULTS, found)
+    write_json(out / RESULTS, study_results)
     if drawing:
         write_page(drawing, file)
     else:
@@ -70,18 +73,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def redraw(design: Design, out: Path) -> int:
-    """Draw a study's picture again from its results. Raises DataError where there are none."""
+    """Draw a study's picture again from results.json. Raises DataError if the file is missing."""
     if not (out / RESULTS).is_file():
-        raise DataError(f"{out / RESULTS}: is not there; make it from the runs: {programs()[1]} {design.name}")
-    if drawing := picture(design, read_json(out / RESULTS)):
+        raise DataError(f"{out / RESULTS}: is not there; make it from the runs: {study_commands()[1]} {design.name}")
+    if drawing := draw_picture(design, read_json(out / RESULTS)):
         write_page(drawing, out / DRAWING)
     return 0
 
 
-def picture(design: Design, results: Mapping[str, Any]) -> str | None:
-    """Draw the first measure as a standalone SVG file: a staircase where the rows are stages, lines where the design
-    names them, else each variant's mean. None where a seed lacks the measure (or the cost it is drawn against), or
-    where the measure is no share. ``results``: results.json, so a picture can be drawn again without the runs."""
+def draw_picture(design: Design, results: Mapping[str, Any]) -> str | None:
+    """Draw the first measure as a standalone SVG file: a staircase over stages, the design's lines, or variants' means.
+
+    Returns None if a seed lacks the measure (or the cost on the x axis), or if the measure is no share.
+
+    Args:
+        design: the study's design.
+        results: the content of results.json, so a picture can be drawn again without the runs.
+    """
     variants = results["variants"]
     if design.rows == "stages":
         runs = list(variants[design.variants[0]]["stages"].values())
@@ -96,6 +104,6 @@ def picture(design: Design, results: Mapping[str, Any]) -> str | None:
         spent = {v: [x for x in measures[v][design.over] if x] for v in design.variants}
         if any(len(xs) < seeds for xs in spent.values()):
             return None
-        lines = {called: [Point(spent[v], values[v]) for v in joined] for called, joined in design.lines.items()}
+        lines = {label: [Point(spent[v], values[v]) for v in joined] for label, joined in design.lines.items()}
         return standalone(means_by_cost(lines, name, design.over))
-    return standalone(means({design.called(v): xs for v, xs in values.items()}, name, design.axis))
+    return standalone(means({design.label_of(v): xs for v, xs in values.items()}, name, design.axis))

@@ -1,6 +1,6 @@
-"""Finds a study's runs, takes from each what is shown, and says how far two variants are apart.
+"""Finds a study's runs, reads their figures, and computes the difference of two variants.
 
-A cell without a finished run is an error: a table must not say more than was run.
+A cell without a finished run is an error: every cell of a table comes from a run.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 
 from mathse.errors import DataError, RunError
 from mathse.reporting.pages import NONE
-from mathse.reporting.report.compare import comparable
-from mathse.reporting.study.design import Design, programs
+from mathse.reporting.report.compare import comparable_settings
+from mathse.reporting.study.design import Design, study_commands
 from mathse.runs.layout import ORM_HELD, PREDICTIONS, SUMMARY
-from mathse.runs.ledger import seconds_by_name
-from mathse.runs.reader import FinishedStage, Run, read_head, read_run, runs_below
+from mathse.runs.ledger import name_seconds
+from mathse.runs.reader import FinishedStage, Run, find_runs, read_head, read_run
 from mathse.scoring.metrics import Interval, accepted, mean_interval
 from mathse.scoring.resampling import paired_interval
 from mathse.types import Verdict
 
-SECONDS = ("cpu_seconds", "gpu_seconds")  # no part of a summary: two equal runs have equal ones
-BOOKKEEPING = ("study", "variant")  # settings that name a run
+SECONDS = ("cpu_seconds", "gpu_seconds")  # read from the ledgers: equal runs have equal summaries, without times
+BOOKKEEPING = ("study", "variant")  # settings that only name a run
 
 
 @dataclass(frozen=True)
@@ -38,59 +38,64 @@ class Collected:
     runs: Mapping[str, Sequence[Run]]
 
     def values(self, variant: str, measure: str) -> list[float | None]:
-        """A measure by seed."""
-        return [value(run, measure) for run in self.runs[variant]]
+        """Return a measure for each seed."""
+        return [read_measure(run, measure) for run in self.runs[variant]]
 
     @cached_property
     def stages(self) -> list[FinishedStage]:
-        """The stages of every run; a stage that several runs share comes once a run."""
+        """The stages of every run. A stage that several runs share appears in each of them."""
         runs = chain.from_iterable(self.runs.values())
         return list(chain.from_iterable(run.stages for run in runs))
 
     @cached_property
     def minutes(self) -> float:
-        """The time of all stages behind the table; a stage that several runs share counts once."""
+        """The wall time of all stages. A stage that several runs share counts once."""
         seconds = {stage.identity: stage.manifest["wall_s"] for stage in self.stages}
         return sum(seconds.values()) / 60
 
     @cached_property
     def commits(self) -> list[str]:
-        """The versions of the program that made the stages, the most frequent first."""
+        """The commits of MathSE that made the stages, the most frequent first."""
         commits = Counter(str(stage.manifest.get("git") or "?") for stage in self.stages)
         return [commit for commit, _ in commits.most_common()]
 
     @cached_property
     def differing(self) -> dict[str, dict[str, Any]]:
-        """variant -> the settings in which the variants are not all alike."""
+        """Variant -> its values of the settings in which the variants differ."""
         settings = {v: _settings(runs[0]) for v, runs in self.runs.items()}
-        keys = sorted(set(chain.from_iterable(settings.values())))
-        unlike = [k for k in keys if len({repr(s.get(k, NONE)) for s in settings.values()}) > 1]
-        return {v: {k: s[k] for k in unlike if k in s} for v, s in settings.items()}
+        differing_keys = []
+        for key in sorted(set(chain.from_iterable(settings.values()))):
+            if len({repr(values.get(key, NONE)) for values in settings.values()}) > 1:
+                differing_keys.append(key)
+        return {v: {key: values[key] for key in differing_keys if key in values} for v, values in settings.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """``results.json``: every figure by variant and seed, so that a table can be checked without the runs."""
+        """Return ``results.json``: every figure by variant and seed, to check a table without the runs."""
+        variants: dict[str, dict[str, Any]] = {}
+        for variant, runs in self.runs.items():
+            variants[variant] = {
+                "settings": self.differing[variant],
+                "measures": {name: self.values(variant, measure) for name, measure in self.design.measures.items()},
+                "stages": {run.seed: run.entries for run in runs},
+                "orm": {run.seed: run.summary.get("orm") for run in runs},
+            }
         return {
             "study": self.design.name,
             "seeds": self.seeds,
             "minutes": round(self.minutes, 1),
             "commits": self.commits,
-            "variants": {
-                variant: {
-                    "settings": self.differing[variant],
-                    "measures": {name: self.values(variant, measure) for name, measure in self.design.measures.items()},
-                    "stages": {run.seed: run.entries for run in runs},
-                    "orm": {run.seed: run.summary.get("orm") for run in runs},
-                }
-                for variant, runs in self.runs.items()
-            },
+            "variants": variants,
         }
 
 
 def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> Collected:
-    """The study's runs below ``root``. Raises RunError that names each cell without a finished run, two runs for one
-    cell, and runs of a variant whose settings differ."""
+    """Collect the study's runs below ``root``.
+
+    Raises RunError for cells without a finished run (it names each), for two runs of a cell, and for runs of a variant
+    with different settings.
+    """
     cells: dict[tuple[str, int], Run] = {}  # (variant, seed) -> its finished run
-    for folder in runs_below([root]):
+    for folder in find_runs([root]):
         config = read_head(folder)["config"]
         if config.get("study") != design.name or config.get("variant") not in design.variants:
             continue
@@ -101,8 +106,8 @@ def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> C
         if cell in cells:
             raise RunError(
                 f"study {design.name}: two finished runs of {cell[0]}, seed {cell[1]}: {cells[cell].folder} and "
-                f"{run.folder} ({_unlike(cells[cell], run) or 'with equal settings'}); move one out of {root}, or pass "
-                "--runs"
+                f"{run.folder} ({_first_difference(cells[cell], run) or 'with equal settings'}); move one out of "
+                f"{root}, or pass --runs"
             )
         cells[cell] = run
 
@@ -111,32 +116,32 @@ def collect(design: Design, root: Path, seeds: Sequence[int] | None = None) -> C
     if missing or not chosen:
         raise RunError(
             f"study {design.name}: no finished run in {root} of {'; '.join(missing) or 'any variant'}; make them with: "
-            f"{programs()[0]} '+experiment/{design.name}=glob(*)' seed={','.join(map(str, chosen)) or '1,2,3'}"
+            f"{study_commands()[0]} '+experiment/{design.name}=glob(*)' seed={','.join(map(str, chosen)) or '1,2,3'}"
         )
     runs = {v: [cells[v, s] for s in chosen] for v in design.variants}
     for variant, members in runs.items():
         for run in members[1:]:
-            if unlike := _unlike(members[0], run):
+            if setting := _first_difference(members[0], run):
                 raise RunError(
                     f"study {design.name}: {variant} was not run alike with seeds {members[0].seed} and {run.seed}: "
-                    f"{unlike}; run one of them again"
+                    f"{setting}; run one of them again"
                 )
-    of_orms = all(run.task == "orm" for run in chain.from_iterable(runs.values()))
-    return Collected(design.measured(of_orms), chosen, runs)
+    trains_only_orms = all(run.task == "orm" for run in chain.from_iterable(runs.values()))
+    return Collected(design.with_default_measures(trains_only_orms), chosen, runs)
 
 
-def value(run: Run, measure: str) -> float | None:
-    """``STAGE.KEY`` or ``orm.KEY`` of a run's summary, or ``STAGE.cpu_seconds`` and ``gpu_seconds`` of its ledgers;
-    None where the run has no such stage, or no such figure of it.
+def read_measure(run: Run, measure: str) -> float | None:
+    """Return a figure of a run: ``STAGE.KEY`` or ``orm.KEY`` of its summary, ``STAGE.cpu_seconds`` of its ledgers.
 
-    Raises RunError for a key that no stage has, or that is no number.
+    Returns None if the run has no such stage, or the stage has no value. Raises RunError for a key that the stage does
+    not have, or that is no number.
     """
     stage, _, key = measure.partition(".")
     figures = run.summary.get("orm") if stage == "orm" else entry_of(run, stage)
     if figures is None:
         return None
     if key in SECONDS and stage != "orm":
-        return seconds_by_name(figures["stage"], run.stages).get(key)
+        return name_seconds(figures["stage"], run.stages).get(key)
     number = figures.get(key)
     if key not in figures or not (number is None or isinstance(number, int | float)):
         known = ", ".join(k for k, v in figures.items() if isinstance(v, int | float))
@@ -145,33 +150,39 @@ def value(run: Run, measure: str) -> float | None:
 
 
 def entry_of(run: Run, stage: str) -> Mapping[str, Any] | None:
-    """A stage's figures in the run's summary (``last``: the last one's), or None."""
-    entries = run.entries
-    return next((e for e in entries if e["stage"] == stage), entries[-1] if stage == "last" and entries else None)
+    """Return a stage's figures in the run's summary; ``last`` is the last stage. None: the run has no such stage."""
+    for entry in run.entries:
+        if entry["stage"] == stage:
+            return entry
+    return run.entries[-1] if stage == "last" and run.entries else None
 
 
-def _unlike(one: Run, other: Run) -> str:
-    """The first setting in which they differ, as a sentence; empty where there is none."""
-    before, after = _settings(one), _settings(other)
-    key = next((k for k in sorted({*before, *after}) if before.get(k, NONE) != after.get(k, NONE)), None)
-    return f"{key} is {before.get(key, NONE)} and {after.get(key, NONE)}" if key else ""
+def _first_difference(first: Run, second: Run) -> str:
+    """Write the first setting in which two runs differ: "seed is 1 and 2"; empty if their settings are equal."""
+    before, after = _settings(first), _settings(second)
+    for key in sorted({*before, *after}):
+        if before.get(key, NONE) != after.get(key, NONE):
+            return f"{key} is {before.get(key, NONE)} and {after.get(key, NONE)}"
+    return ""
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {key: v for key, v in comparable(run).items() if key not in BOOKKEEPING}
+    return {key: v for key, v in comparable_settings(run).items() if key not in BOOKKEEPING}
 
 
 # --- differences ------------------------------------------------------------------------------------------------------
 #
-# Two variants are paired by seed, and answer by answer where a measure is a share of answers: two students answer the
-# same test problems, and a paired interval is narrower than that of two independent shares. Where the run's files were
-# not copied with it, the seeds alone are paired.
+# Two variants are paired by seed, and by answer if the measure is a share of answers: two students answer the same test
+# problems, and a paired interval is narrower than the interval of two independent shares. If the files with the answers
+# are missing, only the seeds are paired.
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """``after`` less ``before``: means over seeds, of shares or of counts. ``interval``: 95 %; None for a single seed
-    without its answers."""
+    """The difference ``after`` - ``before`` of two means over seeds, of shares or of counts.
+
+    ``interval``: 95 %; None for a single seed without its answers.
+    """
 
     before: float
     after: float
@@ -179,35 +190,37 @@ class PairedDifference:
     bootstrap: bool  # over seeds and answers; else Student's t over seeds
 
 
-def difference(
+def compare_runs(
     before: Sequence[Run], after: Sequence[Run], measure: str, before_measure: str = ""
 ) -> PairedDifference | None:
-    """Between runs of equal seeds, in that order; None where one side lacks the measure."""
+    """Compare runs of equal seeds, in the same order. None: a run lacks the measure."""
     before_measure = before_measure or measure
-    pairs = [(value(b, before_measure), value(a, measure)) for b, a in zip(before, after, strict=True)]
+    pairs = [(read_measure(b, before_measure), read_measure(a, measure)) for b, a in zip(before, after, strict=True)]
     known = [(b, a) for b, a in pairs if a is not None and b is not None]
     if len(known) < len(pairs):
         return None
     means = fmean(b for b, _ in known), fmean(a for _, a in known)
     _, by_seeds = mean_interval([a - b for b, a in known])
 
-    # (gained, lost, all) of each pair of runs that answered the same; all pairs are read, so that a damaged file of any
-    # is named.
+    # (gained, lost, all) for each pair of runs with the same problems. All pairs are read, so that an error names a
+    # damaged file in any of them.
     counts = []
     for run_before, run_after in zip(before, after, strict=True):
         was, now = right_answers(run_before, before_measure), right_answers(run_after, measure)
         if was and now and was.keys() == now.keys():
-            counts.append((sum(now[k] and not was[k] for k in was), sum(was[k] and not now[k] for k in was), len(was)))
+            gained = sum(now[k] and not was[k] for k in was)
+            lost = sum(was[k] and not now[k] for k in was)
+            counts.append((gained, lost, len(was)))
     if len(counts) == len(pairs):
         return PairedDifference(*means, paired_interval(counts), bootstrap=True)
     return PairedDifference(*means, by_seeds, bootstrap=False)
 
 
 def right_answers(run: Run, measure: str) -> dict[str, bool] | None:
-    """Problem or held-out path -> whether it was answered or judged rightly: what an accuracy is a share of.
+    """Return problem (or held-out path) -> whether the answer (or the verdict) is right, for an accuracy.
 
-    None where a measure is no share of answers, or the run's files are not here. Raises RunError or DataError where a
-    file does not hold the answers that the run's summary counts.
+    Returns None if the measure is no share of answers, or the files are missing. Raises RunError or DataError if a file
+    does not hold the answers that the run's summary counts.
     """
     name, _, key = measure.partition(".")
     if name == "orm" and key == "overall_accuracy":
@@ -218,7 +231,7 @@ def right_answers(run: Run, measure: str) -> dict[str, bool] | None:
         return None
     if stage is None or not stage.is_here(file):
         return None
-    right = stage.solved() if file == PREDICTIONS else _judged_rightly(stage, run.threshold)
+    right = stage.solved() if file == PREDICTIONS else _right_verdicts(stage, run.threshold)
     if len(right) != count:
         raise DataError(
             f"{stage.folder / file}: holds {len(right):,} answers, the run's {SUMMARY} counts {count:,}; copy it whole"
@@ -226,8 +239,8 @@ def right_answers(run: Run, measure: str) -> dict[str, bool] | None:
     return right
 
 
-def _judged_rightly(orm: FinishedStage, threshold: float) -> dict[str, bool]:
-    """Held-out path -> whether the ORM accepts a right one or refuses a wrong one."""
+def _right_verdicts(orm: FinishedStage, threshold: float) -> dict[str, bool]:
+    """Return held-out path -> whether the ORM's decision agrees with its label."""
     right = {}
     for number, row in orm.lines(ORM_HELD):
         try:

@@ -1,7 +1,7 @@
-"""The block of a study's README that the command writes: how the runs are made again, the tables, how to read them.
+"""The block of results in a study's README: the command that repeats the runs, the tables, and how to read them.
 
-The rest of the file is its author's: the block has two marks around it, and a README without them is left alone. A
-table is a list of rows, the head first: shares in percent, differences in points, each with its 95 % interval.
+Two marks enclose the block. The author writes the rest of the file; a README without the marks stays unchanged. A table
+is a list of rows with the head first: shares in percent, differences in points, each with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 from mathse.config.compose import unchecked_settings
 from mathse.errors import DataError
 from mathse.reporting.pages import NONE, write_page
-from mathse.reporting.progress.wording import NOT_RECORDED, scaled, shown_difference
-from mathse.reporting.report.compare import comparable
-from mathse.reporting.study.collect import BOOKKEEPING, SECONDS, Collected, PairedDifference, difference, value
-from mathse.reporting.study.design import programs
+from mathse.reporting.progress.wording import NOT_RECORDED, shorten_number, shown_difference
+from mathse.reporting.report.compare import comparable_settings
+from mathse.reporting.study.collect import BOOKKEEPING, SECONDS, Collected, PairedDifference, compare_runs, read_measure
+from mathse.reporting.study.design import study_commands
 from mathse.runs.layout import title
 from mathse.runs.ledger import FLOPS, TOKENS
 from mathse.runs.reader import Run
@@ -39,22 +39,23 @@ NEW = """# {name}
 {begin}
 {end}
 
-## What it means, and what it does not
+## Conclusions and limits
 
 (Whatever came out.)
 """
-PLAIN = re.compile(r"[\w./-]+")  # text that Hydra reads as it is
-CHANGES = ("correct_correct", "wrong_wrong", "correct_wrong", "wrong_correct")
-SHARES = ("accuracy", "precision", "auroc", "recall")  # parts of the names of measures that are shares, others counts
+PLAIN = re.compile(r"[\w./-]+")  # text that Hydra needs no quotes for
+# In the order of the table's columns.
+TRANSITIONS = ("correct_correct", "wrong_wrong", "correct_wrong", "wrong_correct")
+SHARES = ("accuracy", "precision", "auroc", "recall")  # a measure with such a word in its name is a share, else a count
 COSTS = (*TOKENS, FLOPS, *SECONDS)
 
 Cells = list[list[str]]
 
 
 class Readme:
-    """A study's README with its place for results; one that is not there is begun.
+    """A study's README with its place for results. A missing file is started from a template.
 
-    Raises DataError, before anything is written, for a file without the two marks, and for one that is no text.
+    Raises DataError, before anything is written, for a file without the two marks, and for a file that is no text.
     """
 
     def __init__(self, file: Path, name: str) -> None:
@@ -69,50 +70,59 @@ class Readme:
             raise DataError(f"{file}: has no place for the results; put two lines where they belong: {BEGIN} {END}")
 
     def put(self, text: str) -> None:
-        """Write the results between the marks."""
+        """Write ``text`` between the marks."""
         write_page(f"{self._before}{BEGIN}\n{text}\n{END}{self._after}", self.file)
 
 
-def results(collected: Collected) -> str:
-    """The block, in Markdown: what was run, the tables, how to read them."""
+def render_results(collected: Collected) -> str:
+    """Return the block in Markdown: the commands, the tables, how to read them."""
     last_table = transition_table if collected.design.rows == "stages" else settings_table
     tables = [main_table(collected), seed_table(collected), last_table(collected)]
     parts = [_command(collected)]
     for table in tables:
-        if len(table) > 1:  # more than a head
-            lines = [table[0], ["---"] * len(table[0]), *table[1:]]
-            escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-            parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in escaped))
+        if len(table) == 1:  # only a head
+            continue
+        lines = []
+        for cells in (table[0], ["---"] * len(table[0]), *table[1:]):
+            escaped = [cell.replace("|", "\\|") for cell in cells]
+            lines.append(f"| {' | '.join(escaped)} |")
+        parts.append("\n".join(lines))
     return "\n\n".join([*parts, _legend(collected)])
 
 
 def _command(collected: Collected) -> str:
-    """The two commands that make the runs again and collect them, with the overrides that all runs had besides their
-    variant's file."""
+    """Write the two commands that make the runs and collect them, with the overrides that all runs share."""
     name, seeds = collected.design.name, ",".join(map(str, collected.seeds))
-    besides: list[dict[str, Any]] = []  # of the first run of each variant
+    # Overrides of the first run of each variant: its settings that differ from the variant's file.
+    overrides_by_variant: list[dict[str, Any]] = []
     for variant, runs in collected.runs.items():
         composed = unchecked_settings([f"+experiment/{name}={variant}", f"seed={runs[0].seed}"])
-        settings, keys = runs[0].settings, comparable(runs[0]).keys() - set(BOOKKEEPING)
-        besides.append({k: settings[k] for k in keys if k not in composed or settings[k] != composed[k]})
-    shared = {k: v for k, v in besides[0].items() if all(k in other and other[k] == v for other in besides)}
+        settings, keys = runs[0].settings, comparable_settings(runs[0]).keys() - set(BOOKKEEPING)
+        overrides_by_variant.append({k: settings[k] for k in keys if k not in composed or settings[k] != composed[k]})
+    shared = {}
+    for key, setting in overrides_by_variant[0].items():
+        if all(key in other and other[key] == setting for other in overrides_by_variant):
+            shared[key] = setting
 
     overrides = []
     for key, setting in sorted(shared.items()):
-        # Text that Hydra would read in another way gets double quotes, as in JSON.
+        # Text that Hydra would parse gets double quotes, as in JSON.
         plain = isinstance(setting, str) and PLAIN.fullmatch(setting)
         overrides.append(shlex.quote(f"{key}={setting if plain else json.dumps(setting, ensure_ascii=False)}"))
-    train, study = programs()
+    train, study = study_commands()
     run_all = " ".join([train, f"'+experiment/{name}=glob(*)'", f"seed={seeds}", *overrides])
     return f"```\n{run_all}\n{study} {name}\n```"
 
 
 def _legend(collected: Collected) -> str:
-    """How to read the figures, and what they cost."""
+    """Write how to read the figures, and the time of all stages."""
     design, seeds = collected.design, len(collected.seeds)
     first = next(iter(design.measures.values()))
-    others = [] if design.rows == "stages" else [v for v in design.variants if v != design.against]
-    gains = [difference(collected.runs[design.against], collected.runs[v], first) for v in others]
+    gains = []
+    if design.rows == "variants":
+        for variant in design.variants:
+            if variant != design.against:
+                gains.append(compare_runs(collected.runs[design.against], collected.runs[variant], first))
     bootstrap = {gain.bootstrap for gain in gains if gain is not None} or {design.rows == "stages"}
     intervals = {
         (True,): "a bootstrap over seeds and what was answered in each (rather too narrow for few seeds)",
@@ -130,8 +140,11 @@ def _legend(collected: Collected) -> str:
 
 
 def main_table(collected: Collected) -> Cells:
-    """The study's main table: a row a variant, compared with the variant that the design names; or a row a stage of the
-    only variant, compared with the stage before."""
+    """Return the study's main table.
+
+    A row is a variant, compared with the design's ``against``; or a stage of the only variant, compared with the stage
+    before.
+    """
     design = collected.design
     rows: Cells = []
     if design.rows == "stages":
@@ -141,20 +154,21 @@ def main_table(collected: Collected) -> Cells:
         head = ["stage", *keys, "against the stage before"]
         before = ""
         for stage in names:
-            cells = [mean_text([value(run, f"{stage}.{key}") for run in runs], key) for key in keys.values()]
-            gain = difference(runs, runs, f"{stage}.accuracy", f"{before}.accuracy") if before else None
+            cells = [mean_text([read_measure(run, f"{stage}.{key}") for run in runs], key) for key in keys.values()]
+            gain = compare_runs(runs, runs, f"{stage}.accuracy", f"{before}.accuracy") if before else None
             rows.append([title(stage), *cells, difference_text(gain, "accuracy")])
             before = stage
     else:
         first = next(iter(design.measures.values()))
         names = list(design.variants)
-        head = ["variant", *design.measures, f"against {design.called(design.against)}"]
+        head = ["variant", *design.measures, f"against {design.label_of(design.against)}"]
         for variant in names:
             cells = [mean_text(collected.values(variant, measure), measure) for measure in design.measures.values()]
-            gain = difference(collected.runs[design.against], collected.runs[variant], first)
-            rows.append(
-                [design.called(variant), *cells, NONE if variant == design.against else difference_text(gain, first)]
-            )
+            compared = NONE
+            if variant != design.against:
+                gain = compare_runs(collected.runs[design.against], collected.runs[variant], first)
+                compared = difference_text(gain, first)
+            rows.append([design.label_of(variant), *cells, compared])
     if design.paper:
         head.append(f"paper ({design.paper_says})" if design.paper_says else "paper")
         for row, name in zip(rows, names, strict=True):
@@ -163,47 +177,57 @@ def main_table(collected: Collected) -> Cells:
 
 
 def transition_table(collected: Collected) -> Cells:
-    """Figure 2: what became of right and wrong answers from stage to stage, in percent of the problems."""
+    """Return Figure 2 of the paper as a table: transitions of answers between stages, in percent of the problems."""
     runs = collected.runs[collected.design.variants[0]]
     rows = []
     for stage in _stages(runs):
         entries = [next(e for e in run.summary["stages"] if e["stage"] == stage) for run in runs]
-        if all(entry.get("transitions") for entry in entries):
-            shares = [[e["transitions"][c] / sum(e["transitions"].values()) for e in entries] for c in CHANGES]
-            rows.append([title(stage), *(mean_text(share, "accuracy") for share in shares)])
+        if not all(entry.get("transitions") for entry in entries):
+            continue
+        row = [title(stage)]
+        for transition in TRANSITIONS:
+            shares = [entry["transitions"][transition] / sum(entry["transitions"].values()) for entry in entries]
+            row.append(mean_text(shares, "accuracy"))
+        rows.append(row)
     return [["to", "stays right", "stays wrong", "right to wrong", "wrong to right"], *rows]
 
 
 def seed_table(collected: Collected) -> Cells:
-    """The first measure, seed by seed."""
+    """Return a table of the first measure for each seed."""
     design = collected.design
     name, measure = next(iter(design.measures.items()))
-    head = [f"{name}, by seed", *map(str, collected.seeds)]
+    rows: Cells = [[f"{name}, by seed", *map(str, collected.seeds)]]
     if design.rows == "stages":
         runs, key = collected.runs[design.variants[0]], measure.partition(".")[2]
-        rows = [[title(s), *(number(value(run, f"{s}.{key}"), key) for run in runs)] for s in _stages(runs)]
+        for stage in _stages(runs):
+            rows.append([title(stage), *(number(read_measure(run, f"{stage}.{key}"), key) for run in runs)])
     else:
-        rows = [
-            [design.called(v), *(number(x, measure) for x in collected.values(v, measure))] for v in design.variants
-        ]
-    return [head, *rows]
+        for variant in design.variants:
+            cells = [number(x, measure) for x in collected.values(variant, measure)]
+            rows.append([design.label_of(variant), *cells])
+    return rows
 
 
 def settings_table(collected: Collected) -> Cells:
-    """In which settings the variants differ."""
+    """Return a table of the settings in which the variants differ."""
     differing = collected.differing
     keys = sorted(set(chain.from_iterable(differing.values())))
-    rows = []
+    head = ["variant", *(f"`{key}`" for key in keys)]
+    if not keys:
+        return [head]
+    rows = [head]
     for variant in collected.design.variants:
-        values = (differing[variant].get(key) for key in keys)
-        called = collected.design.called(variant)
-        label = variant if called == variant else f"{called} (`{variant}`)"
-        rows.append([label, *("`null`" if x is None else f"`{x}`" for x in values)])
-    return [["variant", *(f"`{key}`" for key in keys)], *(rows if keys else [])]
+        label = collected.design.label_of(variant)
+        row = [variant if label == variant else f"{label} (`{variant}`)"]
+        for key in keys:
+            setting = differing[variant].get(key)
+            row.append("`null`" if setting is None else f"`{setting}`")
+        rows.append(row)
+    return rows
 
 
 def mean_text(values: Sequence[float | None], measure: str) -> str:
-    """Mean over seeds and its interval; as ``number`` has it where a seed has no such figure."""
+    """Write the mean over seeds and its interval. If a seed lacks the figure, write ``number(None, ...)``."""
     known = [v for v in values if v is not None]
     if not known or len(known) < len(values):
         return number(None, measure)
@@ -214,6 +238,7 @@ def mean_text(values: Sequence[float | None], measure: str) -> str:
 
 
 def difference_text(gain: PairedDifference | None, measure: str) -> str:
+    """Write a difference with its interval: shares in points, counts as whole numbers."""
     if gain is None:
         return NONE
     scale, digits = (100, 1) if _is_share(measure) else (1, 0)
@@ -225,14 +250,13 @@ def difference_text(gain: PairedDifference | None, measure: str) -> str:
 
 
 def number(x: float | None, measure: str) -> str:
-    """A share in percent, a count as it is; a dash for nothing, words for a cost that an earlier version did not
-    record."""
+    """Write a share in percent or a count. No value is a dash, or words for a cost that was not recorded."""
     key = measure.rpartition(".")[2]
     if x is None:
         return NOT_RECORDED if key in COSTS else NONE
     if _is_share(measure):
         return f"{100 * x:.1f}"
-    return scaled(x) if key == FLOPS else f"{x:,.0f}"
+    return shorten_number(x) if key == FLOPS else f"{x:,.0f}"
 
 
 def _is_share(measure: str) -> bool:

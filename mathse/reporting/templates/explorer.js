@@ -1,16 +1,16 @@
 "use strict";
-// Paths and test answers: which are shown, in which order, and how one looks (listing.py says what the data are).
+// Paths and test answers: filters, order and drawing. listing.py has the format of the data.
 //
 // The view is in the page's address behind "#gallery?", so every view is a link:
-//   stage, verdict, judge, right, kind, origin, words, sort    the filters, as the form has them
-//   problem [, path]                                           one problem through all stages
+//   stage, verdict, judge, right, kind, origin, words, sort    the filters of the form
+//   problem [, path]                                           a problem through all stages
 //   from, to, change                                           the test problems that a student learned or unlearned
-// All texts are a model's or a data set's: they become text nodes. Only formulas are markup, of formulas.py alone.
+// Texts come from models and data sets: they become text nodes. Only formulas are markup, and formulas.py wrote it.
 
 const explorer = document.getElementById("explorer");
 if (explorer) {
-  const PAGE = 24; // cards drawn at once
-  const KEPT = 80; // parts held at a time
+  const PAGE = 24; // cards added at a time
+  const KEPT = 80; // parts in memory
   const DECISIONS = ["accepted", "rejected", "unparsed"];
   const ORIGINS = { teacher: "the teacher", student: "the student", reflection: "reflection" };
   const CHANGES = {
@@ -29,7 +29,7 @@ if (explorer) {
 
   let index = inside.index;
   let parts = new Map(Object.entries(inside).map(([name, part]) => [name, Promise.resolve(part)]));
-  let isWhole = false; // whether the index is that of all paths
+  let isWhole = false; // whether the index has all paths
   const waiting = new Map();
   window.mathse = (name, value) => waiting.get(name)?.(value);
 
@@ -52,14 +52,14 @@ if (explorer) {
     const name = `${kind}_${String(low).padStart(4, "0")}`;
     const part = parts.get(name) || load(name);
     parts.delete(name);
-    parts.set(name, part); // the one used last stands last
+    parts.set(name, part); // the part used last comes last
     if (isWhole && parts.size > KEPT) parts.delete(parts.keys().next().value);
     const { stamp, values, formulas } = await part;
     if (stamp !== index.stamp) throw new Error("the run has gone on since this page was opened: load it again");
     return { value: values[number - starts[low]], formulas };
   };
 
-  // --- what is asked for ---
+  // --- the view ---
 
   const fromAddress = () => {
     const [anchor, query] = location.hash.slice(1).split(/\?(.*)/s);
@@ -85,9 +85,9 @@ if (explorer) {
     options(form.elements.origin, index.origins.map((origin) => [origin, ORIGINS[origin] || origin]));
   };
 
-  // --- which rows, in which order ---
+  // --- rows and their order ---
 
-  // Right where the judge took a right path or refused a wrong one; null where it, or the truth, said nothing.
+  // Whether the judge accepted a right path or rejected a wrong path; null if verdict or truth is not known.
   const judgeRight = (row) => {
     const [decision, right] = [index.decision[row], index.right[row]];
     return right < 0 || decision < 0 || decision === 2 ? null : (decision === 0) === (right === 1);
@@ -119,7 +119,7 @@ if (explorer) {
       return [...known, ...rows.filter((row) => index.score[row] === null)];
     }
     if (sort === "written") return rows;
-    // Mixed: from each kind of outcome in turn, so that rare mistakes of the judge stand at the front.
+    // Mixed: from each kind of outcome in turn, so that rare mistakes of the judge come first.
     const piles = new Map();
     for (const row of rows) {
       const outcome = `${index.decision[row]} ${index.right[row]}`;
@@ -134,7 +134,7 @@ if (explorer) {
     return mixed;
   };
 
-  // The answers to a test problem before and after, for each whose change is the one asked for.
+  // The answers before and after, for each test problem with the requested change.
   const changedRows = (view) => {
     const [from, to] = [view.from, view.to].map((student) => index.groups.findIndex((group) => group.student === student));
     const kind = index.kinds.indexOf(view.kind);
@@ -158,7 +158,7 @@ if (explorer) {
     return group ? group.title.replace("test answers, ", "") : student;
   };
 
-  // The view as groups of rows of one problem: each becomes a card.
+  // The view as groups of rows with the same problem; each group becomes a card.
   const chosen = (view) => {
     if (view.problem !== undefined) {
       const problem = index.problems.indexOf(view.problem);
@@ -275,13 +275,13 @@ if (explorer) {
     return texts.join("\n").toLowerCase();
   };
 
-  let turn = 0; // of showing: an older one that still loads ends itself
+  let turn = 0; // number of the current request: an older request that still loads ends
   let now = { view: {}, groups: [], next: 0, shown: 0 };
 
   const say = () => {
     const { view, groups, next, shown } = now;
     const what = view.from ? "problems" : "paths";
-    const alone = isWhole ? "" : folder ? ` A choice: the others lie in ${folder}/, which is not beside this page.` : "";
+    const alone = isWhole ? "" : folder ? ` A choice: the other paths are in ${folder}/, which is not beside this page.` : "";
     if (view.problem !== undefined) status.textContent = groups.length ? "" : `This problem is not here.${alone}`;
     else if (view.words) status.textContent = `${shown.toLocaleString("en")} found in the first ${next.toLocaleString("en")} of ${groups.length.toLocaleString("en")} ${what}.${alone}`;
     else status.textContent = `${shown.toLocaleString("en")} of ${groups.length.toLocaleString("en")} ${what} shown.${alone}`;
@@ -307,7 +307,7 @@ if (explorer) {
         }
         if (now.next % 500 === 0) {
           say();
-          await new Promise((resolve) => { setTimeout(resolve); }); // let the reader scroll, or ask for something else
+          await new Promise((resolve) => { setTimeout(resolve); }); // let the reader scroll or change the view
           if (mine !== turn) return;
         }
       }
@@ -334,8 +334,8 @@ if (explorer) {
     await showMore();
   };
 
-  let firstList = {}; // the filters that the page begins with
-  let lastList = {}; // the filters to come back to
+  let firstList = {}; // the initial filters
+  let lastList = {}; // the filters before a problem was opened
 
   const setForm = (view) => {
     for (const name of fields) {
@@ -346,8 +346,8 @@ if (explorer) {
 
   const follow = async (move) => {
     const asked = fromAddress();
-    // An address without a view is that of the list: Back leads there, and so does a link to another section.
-    if (asked === null && move && !form.hidden) return; // the list is shown already
+    // An address without a view means the list: Back and links to other sections lead there.
+    if (asked === null && move && !form.hidden) return; // the page already shows the list
     const view = asked || lastList;
     const isList = view.problem === undefined && !view.from;
     if (isList) {
@@ -366,13 +366,13 @@ if (explorer) {
     clearTimeout(typing);
     typing = setTimeout(() => {
       lastList = fromForm();
-      try { history.replaceState(null, "", address(lastList)); } catch { /* a viewer that has no addresses */ }
+      try { history.replaceState(null, "", address(lastList)); } catch { /* a viewer without addresses */ }
       show(lastList);
     }, event.target.name === "words" ? 250 : 0);
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", (event) => {
-    event.preventDefault(); // an empty form would be all stages; the page begins with one
+    event.preventDefault(); // an empty form would show all stages; the page begins with a single stage
     setForm(firstList);
     form.dispatchEvent(new Event("input"));
   });
@@ -380,7 +380,7 @@ if (explorer) {
     const last = cards.lastElementChild;
     await showMore();
     const next = last ? last.nextElementSibling : cards.firstElementChild;
-    if (moreButton.hidden && next) { // the button is gone: the keyboard goes on at the first new card
+    if (moreButton.hidden && next) { // the button is hidden: move the keyboard focus to the first new card
       next.tabIndex = -1;
       next.focus({ preventScroll: true });
     }
@@ -393,10 +393,10 @@ if (explorer) {
       try {
         const whole = await load("index");
         [index, parts, isWhole] = [whole, new Map(), true];
-      } catch { /* the page was taken away without its folder: it has a choice of its own, and says so */ }
+      } catch { /* the page was moved without its folder: it shows its own choice of paths and a note */ }
     } else isWhole = true;
     fillForm();
-    // A reader starts with one stage; the first round is where the student's own paths are first judged.
+    // The page starts with the first round: there the student's own paths are judged for the first time.
     const titles = index.groups.filter(({ student }) => student === null).map(({ title }) => title);
     firstList = { stage: titles.includes("round 1") ? "round 1" : titles[0] };
     lastList = firstList;

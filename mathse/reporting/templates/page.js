@@ -1,6 +1,6 @@
 "use strict";
-// Every page's tools: sort a table, take a table or a chart away, show a chart's values at the
-// pointer, and scroll by keyboard what is wider than the screen. Without this script all of it is still there to read.
+// The tools of every page: sort a table, save a table or a chart, show a chart's values at the pointer, and scroll wide
+// tables and charts by keyboard. Without this script the page shows the same content.
 
 // An element with its attributes and children; text is text, never markup.
 const element = (name, attributes = {}, ...children) => {
@@ -29,7 +29,7 @@ const fileName = (part, ending) => {
 
 // --- tables ---
 
-// A cell as a number where it begins with one: "88.1% [80.9, 95.3]", "1,574", "−0.4".
+// The number at the beginning of a cell: "88.1% [80.9, 95.3]", "1,574", "−0.4".
 const numberIn = (text) => {
   const match = /^[+\u2212±-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?/i.exec(text);
   return match ? Number(match[0].replace(/,/g, "").replace("\u2212", "-").replace("±", "")) : NaN;
@@ -52,14 +52,14 @@ const sortBy = (table, column) => {
   heads[column].setAttribute("aria-sort", falling ? "descending" : "ascending");
 };
 
-// A cell of a CSV file. A text that a spreadsheet would take for a formula is kept from being one.
+// A cell of a CSV file. A text that a spreadsheet would read as a formula is quoted.
 const csvCell = (text) => {
   const inert = /^[=@+\-\t\r]/.test(text) && Number.isNaN(Number(text.replace(/[,%]/g, ""))) ? `'${text}` : text;
   return /[",\r\n]/.test(inert) ? `"${inert.replace(/"/g, '""')}"` : inert;
 };
 
-// The numbers of a cell that holds nothing else: "64.2%", "1,574", "−0.4", "[61.7, 66.6]", "88.1% [80.9, 95.3]",
-// "+0.4 to +9.1", "57.8% of 128". Nothing for a text; none for an empty cell.
+// The numbers of a cell without other text: "64.2%", "1,574", "−0.4", "[61.7, 66.6]", "88.1% [80.9, 95.3]",
+// "+0.4 to +9.1", "57.8% of 128". null for a text, an empty list for an empty cell.
 const NUMBER = /[+\u2212±-]?(?:0|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d*)(?:\.\d+)?(?:e[+-]?\d+)?/gi;
 const numbersOf = (text) => {
   if (text === "" || text === "\u2013" || text === "-") return [];
@@ -67,8 +67,8 @@ const numbersOf = (text) => {
   return /^(#%?|\[#, #\]|#%? \[#, #\]|#%? (of|to) #)$/.test(around) ? text.match(NUMBER).map(numberIn) : null;
 };
 
-// The columns of a CSV file that a column of a table becomes, head first. Numbers are written as a program reads them,
-// each in a column of its own; the head says which are percentages.
+// The columns of a CSV file for a column of a table, head first. Each number gets a column, in a format for programs;
+// the head names percentages.
 const csvColumns = ([head, ...cells]) => {
   const numbers = cells.map(numbersOf);
   const first = cells.findIndex((cell, row) => numbers[row] && numbers[row].length);
@@ -100,7 +100,7 @@ for (const table of document.querySelectorAll("table")) {
 
 // --- charts ---
 
-// The chart as a file of its own, with its style inside and a ground to stand on.
+// The chart as a separate file with its style and a background.
 const standalone = (chart) => {
   const copy = chart.cloneNode(true);
   const make = (name) => document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -115,7 +115,7 @@ const standalone = (chart) => {
 for (const figure of document.querySelectorAll("figure")) {
   const charts = [...figure.querySelectorAll("svg.chart")];
   if (!charts.length) continue;
-  // A chart is drawn for wide and for narrow screens: take the visible drawing.
+  // The page has a chart for wide and a chart for narrow screens: save the visible chart.
   const seen = () => charts.filter((chart) => chart.getClientRects().length);
   const take = () => seen().forEach((chart) => save(standalone(chart), "image/svg+xml", fileName(chart, ".svg")));
   const button = element("button", { type: "button", click: take }, "SVG");
@@ -123,9 +123,9 @@ for (const figure of document.querySelectorAll("figure")) {
   figure.append(element("div", { class: "tools" }, button));
 }
 
-// The browser shows a chart's hints late, and not at all to a finger or a keyboard.
+// The browser shows a chart's hints late, and never for touch or keyboard.
 const tip = element("div", { class: "tip", hidden: true });
-tip.setAttribute("aria-hidden", "true"); // a screen reader has the chart's own label
+tip.setAttribute("aria-hidden", "true"); // a screen reader reads the chart's label
 document.body.append(tip);
 const hintOf = (target) => {
   for (let at = target; at instanceof SVGElement; at = at.parentNode) {
@@ -150,7 +150,7 @@ document.addEventListener("focusin", (event) => {
 });
 document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
 
-// --- what is wider than the screen ---
+// --- content wider than the screen ---
 
 const reachable = () => {
   for (const box of document.querySelectorAll(".scroll")) {

@@ -1,18 +1,19 @@
-"""``logger=wandb``: one Weights & Biases run for the whole evolution, however many processes make it.
+"""``logger=wandb``: a single Weights & Biases run for the whole evolution, over all processes that make it.
 
 =====================  ==============================================================================================
-``fit/<stage>/...``    each fit's train_log.jsonl, over ``fit/step``: optimiser steps of the run, never back
+``fit/<stage>/...``    each training's train_log.jsonl, over ``fit/step``: optimiser steps of the run, rising
 ``round/...``          accuracy, acceptance, the ORM on this student, over ``round``: base -1, distill 0, round_01 1..
-``samples/<stage>``    a table of paths with image, verdict and critique, of at most ``sample_table.ROWS`` rows
-summary                the figures of summary.json by names that stay the same: ``mathse/reporting/loggers/figures.py``
+``samples/<stage>``    a table of at most ``sample_table.MAX_ROWS`` paths with image, verdict and critique
+summary                the figures of summary.json under stable names: ``mathse/reporting/loggers/figures.py``
 artifacts              training sets, verdicts, checkpoints (by reference): ``mathse/reporting/loggers/wandb/artifacts.py``
-group, job type        of a study's run: the study and the variant; else ``logger.group`` and the task
+group, job type        the study and the variant of a study's run; else ``logger.group`` and the task
 =====================  ==============================================================================================
 
 Offline runs need neither account nor network; ``wandb sync RUN/wandb/offline-run-*`` sends them later, all parts of a
-resumed run together. When the process is killed, W&B drops what it has not written yet: a tenth of a second here. So a
-curve may lose its last points, never shows one twice; a stage's table, figures and artifacts count as sent only once
-W&B's run has ended, so after a kill they are sent again (``sent.py``); the summary is set anew by the next process.
+resumed run together. When the process is killed, W&B drops the records that it has not written: a tenth of a second
+here. A curve may therefore lose its last points, and never shows a point twice. A stage's table, figures and artifacts
+count as sent once W&B's run has ended; after a kill they are sent again (``sent.py``). The next process sets the summary
+again.
 """
 
 from __future__ import annotations
@@ -39,25 +40,30 @@ from mathse.runs.reader import FinishedStage, GrowingLog, read_head, read_stages
 from mathse.runs.stage_cache import RunFolder, Stage
 from mathse.types import Problem
 
-FLUSH = 0.1  # seconds until W&B has written what it was given; its default is fifteen
-SETTINGS = {
+CLIENT_SETTINGS = {
     "silent": True,
     "console": "off",
-    "reinit": "create_new",  # the default would take up whatever W&B run a notebook has open
+    "reinit": "create_new",  # the default would continue a W&B run that a notebook has open
     "disable_git": True,  # commit, versions and command are in stage.json and the run folder
     "disable_code": True,
     "save_code": False,
     "x_disable_stats": True,
     "x_disable_meta": True,  # the command line may hold a secret
     "x_save_requirements": False,
-    "x_transaction_log_flush_interval": FLUSH,
+    "x_transaction_log_flush_interval": 0.1,  # seconds until W&B writes a record; its default is fifteen
 }
 
 
 class WandbLogger:
-    """``problem_of``: the problem with an id. ``image``: the picture behind a problem's image reference.
+    """Sends a run's figures, samples and artifacts to Weights & Biases.
 
-    Raises RunError where W&B cannot start, as without a login.
+    Args:
+        settings: project, entity, mode and group.
+        run: the run folder.
+        problem_of: returns the problem with an id.
+        image: returns the picture behind a problem's image reference.
+
+    Raises RunError if W&B cannot start, for example without a login.
     """
 
     def __init__(
@@ -66,7 +72,7 @@ class WandbLogger:
         self._folder, self._problem_of, self._image = run.path, problem_of, image
         self._sent = Sent.open(run.path)
         self._run = start(run.path, self._sent.id, settings)
-        # Parts of one run that were made offline are put together by W&B's own step, so they must not share any.
+        # W&B joins the offline parts of a run by its step, so no two parts may share a step.
         self._first_step = self._sent.most_rows
         self._ended_well = self._closed = False
         self._run.define_metric("fit/step", hidden=True)
@@ -92,28 +98,28 @@ class WandbLogger:
         self._ended_well = True
 
     def close(self) -> None:
-        """Hand over what is left and wait for W&B; the run counts as failed unless ``finish`` was called."""
+        """Send the rest and wait for W&B. The run counts as failed unless ``finish`` was called."""
         if not self._closed:
             self._closed = True
             self._sent.save()
             self._run.finish(exit_code=0 if self._ended_well else 1)
-            self._sent.ended()
+            self._sent.confirm_all()
 
     def left_to_do(self) -> str | None:
-        """How an offline run is sent; None where nothing is left."""
+        """Return the command that sends an offline run; None for an online run."""
         if not self._run.offline or self._run.disabled:
             return None
         return f"W&B was offline; to send this run: wandb sync {shlex.quote(str(self._folder / 'wandb'))}/offline-run-*"
 
     def _catch_up(self) -> None:
-        """Send each finished stage that was not sent yet: the one just made, and what a kill or a branch left over."""
+        """Send each finished stage that was not sent: the newest stage, and stages left over by a kill or a branch."""
         if self._run.disabled:
             return
         stages = read_stages(self._folder)
         for stage in stages:
             self._run.summary.update({f"{stage.name}/{k}": v for k, v in stage_figures(stage).items()})
             if stage.name not in self._sent.stages:
-                with staged_in(self._folder / "wandb"):
+                with keep_uploads_in(self._folder / "wandb"):
                     self._send(stage, stages)
 
     def _send(self, stage: FinishedStage, stages: Sequence[FinishedStage]) -> None:
@@ -137,28 +143,29 @@ class WandbLogger:
                 values = {f"fit/{stage}/{k}": v for k, v in line.items() if k != "step" and v is not None}
                 self._log({"fit/step": fit.offset + line["step"], **values})
 
-    def _send_artifact(self, made: StageArtifact, stage: FinishedStage) -> None:
+    def _send_artifact(self, to_send: StageArtifact, stage: FinishedStage) -> None:
         import wandb
 
-        name, _, alias = made.version.called(self._sent.id).partition(":")
+        name, _, alias = to_send.version.reference(self._sent.id).partition(":")
         metadata: dict[str, Any] = {
             "stage": stage.name,
             "identity": stage.identity,
-            "made_from": [version.called(self._sent.id) for version in made.made_from],
+            "made_from": [version.reference(self._sent.id) for version in to_send.made_from],
         }
-        if made.by_reference:
-            below = [file.relative_to(stage.folder).as_posix() for file in made.files]
-            metadata["sha256"] = {file: stage.sha256[file] for file in below if file in stage.sha256}
-        artifact = wandb.Artifact(name, type=made.kind, metadata=metadata)
-        for file in made.files:  # a finished stage stays as it is: what is uploaded needs no copy, a reference no hash
-            inside = file.relative_to(made.root).as_posix()
-            if made.by_reference:
+        if to_send.by_reference:
+            names = [file.relative_to(stage.folder).as_posix() for file in to_send.files]
+            metadata["sha256"] = {file: stage.sha256[file] for file in names if file in stage.sha256}
+        artifact = wandb.Artifact(name, type=to_send.kind, metadata=metadata)
+        # Files of a finished stage never change: an upload needs no copy, and a reference needs no checksum.
+        for file in to_send.files:
+            inside = file.relative_to(to_send.root).as_posix()
+            if to_send.by_reference:
                 artifact.add_reference(file.resolve().as_uri(), inside, checksum=False)
             else:
                 artifact.add_file(str(file.resolve()), inside, skip_cache=True, policy="immutable")
-        # Logged as what the run made and, since its next steps read it, as what the run used. W&B's own
-        # ``use_artifact`` refuses to work offline; what it consists of is written to an offline run as well, and a sync
-        # then links the two. Versions of W&B without it link what was made only.
+        # The run makes the artifact, and its next stages use it. W&B's ``use_artifact`` does not work offline;
+        # ``_log_artifact`` with ``use_after_commit`` does, and a later sync links both. Versions of W&B without this
+        # method link the artifact as output only.
         if hasattr(self._run, "_log_artifact"):
             self._run._log_artifact(artifact, aliases=[alias], use_after_commit=True)
         else:
@@ -169,11 +176,11 @@ class WandbLogger:
 
 
 def start(folder: Path, run_id: str, settings: Settings) -> Any:
-    """The W&B run of a run folder, begun or taken up again. Raises RunError where W&B refuses."""
+    """Start or continue the W&B run of a run folder. Raises RunError if W&B refuses."""
     import wandb
 
-    known = wandb.Settings.model_fields  # the x_ settings come and go with W&B's versions
-    of_wandb = {name: value for name, value in SETTINGS.items() if name in known}
+    known = wandb.Settings.model_fields  # the x_ settings differ between versions of W&B
+    options = {name: value for name, value in CLIENT_SETTINGS.items() if name in known}
     try:
         return wandb.init(
             id=run_id,
@@ -182,16 +189,16 @@ def start(folder: Path, run_id: str, settings: Settings) -> Any:
             entity=settings.entity,
             mode=settings.mode,
             dir=str(folder),
-            settings=wandb.Settings(**of_wandb),
-            **described(read_head(folder), settings.group),
+            settings=wandb.Settings(**options),
+            **run_labels(read_head(folder), settings.group),
         )
     except wandb.Error as e:
         remedy = "run `wandb login` first, or choose logger.mode=offline, or logger=csv"
         raise RunError(f"logger=wandb: W&B cannot start: {' '.join(str(e).split())}; {remedy}") from e
 
 
-def described(run: Mapping[str, Any], group: str | None) -> dict[str, Any]:
-    """How W&B shows and sorts the run of a run.json: a study's runs stand together, and in it those of a variant."""
+def run_labels(run: Mapping[str, Any], group: str | None) -> dict[str, Any]:
+    """Return name, group, tags and config for W&B, from run.json. A group has a study's runs, a job type a variant's."""
     study, variant = (run["config"].get(key) for key in ("study", "variant"))
     name = f"{study}.{variant}" if study else run["name"]
     return {
@@ -204,9 +211,12 @@ def described(run: Mapping[str, Any], group: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def staged_in(folder: Path) -> Iterator[None]:
-    """Within the block, W&B puts aside what it has yet to upload in ``folder``, not in the user's home: an offline run
-    is then whole in its run folder. WANDB_DATA_DIR is its only switch for that; a value of the user's own stays."""
+def keep_uploads_in(folder: Path) -> Iterator[None]:
+    """Let W&B keep the files of pending uploads in ``folder`` and not in the user's home.
+
+    The run folder of an offline run is then complete. W&B reads only WANDB_DATA_DIR for this; a value that the user has
+    set stays.
+    """
     if "WANDB_DATA_DIR" in os.environ:
         yield
         return

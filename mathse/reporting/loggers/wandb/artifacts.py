@@ -1,12 +1,12 @@
-"""Which artifacts a finished stage is, and which artifacts each was made from: the run's data flow.
+"""The artifacts of a finished stage, and the artifacts that each was made from: the data flow of the run.
 
 =============  ==========  =========================  ================================================================
-artifact       of stages   files                      made from
+artifact       stages      files                      made from
 =============  ==========  =========================  ================================================================
-``d_sft``      all         train.jsonl                D_SFT as it stood before, and the stage's verdicts
-``verdicts``   all         verdicts.jsonl             the ORM and the student where they judged and wrote; of
+``d_sft``      all         train.jsonl                the previous D_SFT, and the stage's verdicts
+``verdicts``   all         verdicts.jsonl             the ORM if it judged, the student if it wrote the paths; for
                                                       rewrites also the verdicts on the drafts
-``student``    all         checkpoint/, by reference  D_SFT of the stage, and the checkpoint its fit began with
+``student``    all         checkpoint/, by reference  D_SFT of the stage, and the checkpoint before its training
 ``orm_set``    orm         feedback.jsonl, held-out   (weak students and their solver are no artifacts)
 ``orm``        orm         checkpoint/, by reference  ``orm_set``
 =============  ==========  =========================  ================================================================
@@ -32,13 +32,13 @@ from mathse.runs.layout import (
 from mathse.runs.reader import FinishedStage
 
 ORM_SET = (FEEDBACK, ORM_HELD)
-# What W&B calls the kinds.
-KINDS = {"d_sft": "dataset", "orm_set": "dataset", "verdicts": "verdicts", "student": "model", "orm": "model"}
+# Artifact -> its type in W&B.
+TYPES = {"d_sft": "dataset", "orm_set": "dataset", "verdicts": "verdicts", "student": "model", "orm": "model"}
 
 
 @dataclass(frozen=True)
 class Version:
-    """An artifact as one stage left it."""
+    """The version of an artifact that a stage made."""
 
     name: str
     stage: str
@@ -47,14 +47,14 @@ class Version:
     def alias(self) -> str:
         return self.stage.replace("/", "-")
 
-    def called(self, run_id: str) -> str:
-        """``d_sft-1a2b3c4d:round_01``: what W&B knows it by."""
+    def reference(self, run_id: str) -> str:
+        """Return the version's name in W&B: ``d_sft-1a2b3c4d:round_01``."""
         return f"{self.name}-{run_id}:{self.alias}"
 
 
 @dataclass(frozen=True)
 class StageArtifact:
-    """A version to be logged. ``files``: below ``root``."""
+    """A version to send, with its files below ``root``."""
 
     version: Version
     root: Path
@@ -63,7 +63,7 @@ class StageArtifact:
 
     @property
     def kind(self) -> str:
-        return KINDS[self.version.name]
+        return TYPES[self.version.name]
 
     @property
     def by_reference(self) -> bool:
@@ -71,65 +71,76 @@ class StageArtifact:
 
 
 def artifacts(stage: FinishedStage, stages: Sequence[FinishedStage]) -> Iterator[StageArtifact]:
-    """The artifacts of ``stage``, each after those of the same stage that it was made from. ``stages``: all finished
-    ones in the order of the run."""
-    if stage.name.startswith("orm/"):  # weak students and the solver are only steps on the way to the ORM
+    """Yield the artifacts of ``stage``, sources before the artifacts that are made from them.
+
+    Args:
+        stage: a finished stage.
+        stages: all finished stages in the order of the run.
+    """
+    if stage.name.startswith("orm/"):  # weak students and the solver are intermediate steps of the ORM
         return
     before = [s for s in stages if s.name in stage.after]
-    grown_from = _newest(before, "d_sft", TRAIN) + _version(stage, "verdicts", VERDICTS)
-    files_of: list[tuple[str, tuple[str, ...], tuple[Version, ...]]] = [
-        ("verdicts", (VERDICTS,), _judged_by(stage, before)),
-        ("d_sft", (TRAIN,), grown_from),
+    sources_of_rows = _newest(before, "d_sft", TRAIN) + _version(stage, "verdicts", VERDICTS)
+    # (artifact, its files, its sources)
+    data: list[tuple[str, tuple[str, ...], tuple[Version, ...]]] = [
+        ("verdicts", (VERDICTS,), _sources_of_verdicts(stage, before)),
+        ("d_sft", (TRAIN,), sources_of_rows),
     ]
     if stage.name == "orm":  # orm_held.jsonl of a student's stage is a measurement
-        files_of.insert(0, ("orm_set", ORM_SET, ()))
-    for name, names, made_from in files_of:
-        if files := tuple(stage.path(file) for file in names if _holds(stage, file)):
+        data.insert(0, ("orm_set", ORM_SET, ()))
+    for name, names, made_from in data:
+        if files := tuple(stage.path(file) for file in names if _has_content(stage, file)):
             yield StageArtifact(Version(name, stage.name), stage.folder, files, made_from)
     if (root := stage.checkpoint) is not None:
         files = tuple(file for file in sorted(root.rglob("*")) if file.is_file())
         model = "orm" if stage.name == "orm" else "student"
-        yield StageArtifact(Version(model, stage.name), root, files, _fitted_from(stage, before, stages))
+        yield StageArtifact(Version(model, stage.name), root, files, _sources_of_checkpoint(stage, before, stages))
 
 
-def _holds(stage: FinishedStage, file: str) -> bool:
-    """Whether the stage has the file, and something in it, or has a checkpoint."""
+def _has_content(stage: FinishedStage, file: str) -> bool:
+    """Whether the stage has the file and the file is not empty; for CHECKPOINT, whether it has a checkpoint."""
     if file == CHECKPOINT:
         return stage.checkpoint is not None
     return stage.has(file) and stage.manifest["outputs"][file]["bytes"] > 0
 
 
 def _version(stage: FinishedStage, name: str, file: str) -> tuple[Version, ...]:
-    """The stage's version of ``name``, where it has one."""
-    return (Version(name, stage.name),) if _holds(stage, file) else ()
+    """Return the stage's version of artifact ``name``; empty if the stage has none."""
+    return (Version(name, stage.name),) if _has_content(stage, file) else ()
 
 
 def _newest(stages: Sequence[FinishedStage], name: str, file: str) -> tuple[Version, ...]:
-    """The newest version of ``name`` that one of the stages has; what the ORM was made from is no student's."""
-    return next((version for s in reversed(stages) if s.name != "orm" and (version := _version(s, name, file))), ())
+    """Return the newest version of artifact ``name`` among the stages. The stage of the ORM does not count."""
+    for stage in reversed(stages):
+        if stage.name != "orm" and (version := _version(stage, name, file)):
+            return version
+    return ()
 
 
-def _judged_by(stage: FinishedStage, before: Sequence[FinishedStage]) -> tuple[Version, ...]:
-    """The ORM, where it judged or criticised the drafts to rewrite; the student that wrote; the verdicts that chose
-    those drafts."""
+def _sources_of_verdicts(stage: FinishedStage, before: Sequence[FinishedStage]) -> tuple[Version, ...]:
+    """Return the ORM if it judged or criticised, the student if it wrote, and the verdicts that chose the drafts."""
     if not stage.has(VERDICTS):
         return ()
     first: Mapping[str, Any] = next(stage.rows(VERDICTS), {})
-    rewrites = stage.has(REFLECTIONS)
-    criticised = rewrites and stage.settings.get("evolution.reflect.feedback") == "orm"
-    orms = [s for s in before if s.name == "orm"] if criticised or str(first.get("judge")).startswith("orm") else []
-    by_student = number_of_round(stage.name) is not None or stage.settings.get("evolution.reflect.writer") == "student"
-    return (
-        *(Version("orm", s.name) for s in orms),
-        *(_newest(before, "student", CHECKPOINT) if by_student else ()),
-        *(_newest(before, "verdicts", VERDICTS) if rewrites else ()),
+    has_rewrites = stage.has(REFLECTIONS)
+    orm_criticised = has_rewrites and stage.settings.get("evolution.reflect.feedback") == "orm"
+    student_wrote = (
+        number_of_round(stage.name) is not None or stage.settings.get("evolution.reflect.writer") == "student"
     )
+    sources: list[Version] = []
+    if orm_criticised or str(first.get("judge")).startswith("orm"):
+        sources += [Version("orm", s.name) for s in before if s.name == "orm"]
+    if student_wrote:
+        sources += _newest(before, "student", CHECKPOINT)
+    if has_rewrites:
+        sources += _newest(before, "verdicts", VERDICTS)
+    return tuple(sources)
 
 
-def _fitted_from(
+def _sources_of_checkpoint(
     stage: FinishedStage, before: Sequence[FinishedStage], stages: Sequence[FinishedStage]
 ) -> tuple[Version, ...]:
-    """D_SFT and the checkpoint that the fit began with; of a skipped fit the student that was carried on."""
+    """Return D_SFT and the initial checkpoint of the training; for a skipped training, the student that was kept."""
     if stage.name == "orm":
         return (Version("orm_set", "orm"),) if any(stage.has(name) for name in ORM_SET) else ()
     if (skipped := stage.json(SKIPPED_FIT)) is not None:
@@ -137,5 +148,5 @@ def _fitted_from(
     if stage.name == "base":
         return ()
     init = stage.settings.get("evolution.init", stage.settings.get("evolution.reflect.init", "base"))
-    began_with = before if init == "previous" else [s for s in stages if s.name == "base"]
-    return (*_version(stage, "d_sft", TRAIN), *_newest(began_with, "student", CHECKPOINT))
+    initial_stages = before if init == "previous" else [s for s in stages if s.name == "base"]
+    return (*_version(stage, "d_sft", TRAIN), *_newest(initial_stages, "student", CHECKPOINT))

@@ -1,6 +1,6 @@
-"""A few of a stage's paths with their verdicts and pictures, as a W&B table.
+"""A sample of a stage's paths with their verdicts and pictures, as a W&B table.
 
-They are chosen by a hash of their ids, so a run that is made again, or sent again, shows the same ones.
+A hash of the ids chooses the paths, so a run that is made or sent again shows the same paths.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mathse.runs.reader import FinishedStage
 from mathse.seeds import derive
 from mathse.types import Problem, Verdict
 
-ROWS = 64
+MAX_ROWS = 64
 COLUMNS = [
     "problem",
     "image",
@@ -36,55 +36,55 @@ COLUMNS = [
 
 
 def sample_table(stage: FinishedStage, problem_of: Callable[[str], Problem], image: Loader) -> Any:
-    """A ``wandb.Table`` of at most ROWS rows; None where the stage has no samples."""
+    """Return a ``wandb.Table`` of at most MAX_ROWS rows; None if the stage has no samples."""
     import wandb
 
     rows = []
-    for sample in samples(stage, ROWS):
+    for sample in choose_samples(stage, MAX_ROWS):
         problem, verdict = problem_of(sample.problem_id), sample.verdict
-        joined = picture(problem, image)
-        judged = (verdict.status, verdict.score, verdict.error_step, verdict.error_analysis) if verdict else [None] * 4
-        right = None  # whether the final answer matches the reference, where there is one
+        picture = join_pictures(problem, image)
+        judgement: list[Any] = [None] * 4
+        if verdict:
+            judgement = [verdict.status, verdict.score, verdict.error_step, verdict.error_analysis]
+        right = None  # None: the problem has no reference answer
         if problem.answer:
             right = is_right(problem, sample.text)
-        shown = wandb.Image(joined, file_type="png") if joined else None
-        rows.append([problem.id, shown, problem.question, problem.answer, sample.text, right, *judged])
+        cell = wandb.Image(picture, file_type="png") if picture else None
+        rows.append([problem.id, cell, problem.question, problem.answer, sample.text, right, *judgement])
     return wandb.Table(columns=COLUMNS, data=rows) if rows else None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A path (or an answer to a test problem, which no judge sees)."""
+    """A path with its verdict, or an answer to a test problem, which has no verdict."""
 
     problem_id: str
     text: str
     verdict: Verdict | None
 
 
-def samples(stage: FinishedStage, limit: int) -> list[Sample]:
-    """At most ``limit`` of the stage's judged paths, else of its answers to the test problems; chosen by their ids."""
+def choose_samples(stage: FinishedStage, limit: int) -> list[Sample]:
+    """Choose at most ``limit`` judged paths of the stage; without judged paths, answers to the test problems."""
+
+    def choose(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+        return heapq.nsmallest(limit, rows, key=lambda row: derive(0, "samples", row["id"]))
+
     if stage.has(VERDICTS):
-        # The paths that verdicts.jsonl is about: sampled ones, or the rewrites of a reflection.
+        # verdicts.jsonl judges the sampled paths, or the rewrites of a reflection.
         rewrites = (row["revised"] for row in stage.rows(REFLECTIONS))
-        chosen = _choose(stage.rows(PATHS) if stage.has(PATHS) else rewrites, limit)
+        chosen = choose(stage.rows(PATHS) if stage.has(PATHS) else rewrites)
         ids = {row["id"] for row in chosen}
         rows = (row for row in stage.rows(VERDICTS) if row["path_id"] in ids)
         verdicts = {row["path_id"]: Verdict.from_json(row) for row in rows}
         return [Sample(row["problem_id"], row["text"], verdicts.get(row["id"])) for row in chosen]
     if stage.has(ORM_HELD):
-        judged = ({**row["path"], "verdict": row["verdict"]} for row in stage.rows(ORM_HELD))
-        held = _choose(judged, limit)
-        return [Sample(row["problem_id"], row["text"], Verdict.from_json(row["verdict"])) for row in held]
-    answers = _choose(stage.rows(PREDICTIONS), limit)
-    return [Sample(row["id"], row["response"], None) for row in answers]
+        paths = ({**row["path"], "verdict": row["verdict"]} for row in stage.rows(ORM_HELD))
+        return [Sample(row["problem_id"], row["text"], Verdict.from_json(row["verdict"])) for row in choose(paths)]
+    return [Sample(row["id"], row["response"], None) for row in choose(stage.rows(PREDICTIONS))]
 
 
-def _choose(rows: Iterator[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
-    return heapq.nsmallest(limit, rows, key=lambda row: derive(0, "samples", row["id"]))
-
-
-def picture(problem: Problem, load: Loader) -> Image.Image | None:
-    """The problem's images, scaled down for a table and side by side; None where it has none."""
+def join_pictures(problem: Problem, load: Loader) -> Image.Image | None:
+    """Scale the problem's images down and join them side by side; None for a problem without images."""
     images = [load(ref) for ref in problem.images]
     for image in images:
         image.thumbnail((REPORT_SIDE, REPORT_SIDE))

@@ -1,9 +1,9 @@
-"""``wandb.json``: which W&B run belongs to a run folder, and what has been sent to that run already.
+"""``wandb.json``: the id of a run folder's W&B run, and the trainings and stages that were sent to it.
 
-W&B passes a record on from process to process before it is written, and reports to nobody when it is. All is written
-for certain once its run has ended. So a stage that was sent counts as pending until then; where the process was killed
-before, the next one sends it again. A stage sent twice shows its figures twice at the same round and its artifacts,
-which W&B knows by their content, once.
+W&B passes a record between processes before it is written, and gives no report when it is. Only the end of W&B's run
+confirms that all records are written. A stage therefore counts as pending until then; after a kill, the next process
+sends it again. A stage sent twice has its figures twice at the same round, and its artifacts once, since W&B identifies
+artifacts by their content.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ FILE = "wandb.json"
 
 @dataclass
 class SentFit:
-    """``offset``: the run's optimiser steps before this fit. ``loss``, ``val``: the last step sent, by kind of line."""
+    """A training of the run. ``offset``: the run's optimiser steps before it. ``loss``, ``val``: the last step sent of
+    each kind of line."""
 
     offset: int
     loss: int = 0
     val: int = 0
 
     def is_new(self, line: Mapping[str, Any]) -> bool:
-        """Whether a line of train_log.jsonl goes beyond what was sent; it counts as sent from now on."""
+        """Whether a line of train_log.jsonl was not sent. From now on it counts as sent."""
         kind = "loss" if "loss" in line else "val"
         if line["step"] <= getattr(self, kind):
             return False
@@ -43,8 +44,14 @@ class SentFit:
 
 @dataclass
 class Sent:
-    """``stages``: the finished stages that were sent, and the round each one's figures stand at (``figures.round_of``).
-    ``pending``: those of them that may not be written yet. ``resent``: how many were sent again, by all processes."""
+    """The content of ``wandb.json``.
+
+    Attributes:
+        fits: trainings by stage.
+        stages: finished stages that were sent, each with the position of its figures (``figures.round_of``).
+        pending: sent stages that W&B may not have written.
+        resent: number of stages that were sent again, by all processes.
+    """
 
     folder: Path
     id: str
@@ -55,17 +62,18 @@ class Sent:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """What earlier processes sent for the run in ``folder``; a new run gets an id.
+        """Read what earlier processes sent for the run in ``folder``. A new run gets an id.
 
-        A fit is noted here when it begins; after that its train_log.jsonl is the note, since each line is sent right
-        after it is written. So this is called before a resumed fit cuts that file back to its last checkpoint.
+        A training is recorded here at its start. Its train_log.jsonl then records the lines that were sent, since each
+        line is sent right after it is written. Call this before a resumed training cuts the file back to its last
+        checkpoint.
         """
         if not (folder / FILE).exists():
             sent = cls(folder, secrets.token_hex(4))
         else:
             noted = read_json(folder / FILE)
             fits = {stage: SentFit(**fit) for stage, fit in noted["fits"].items()}
-            pending = noted.get("pending", [])  # absent in files of versions that read W&B's own file instead
+            pending = noted.get("pending", [])  # absent in files of versions that read W&B's own file
             written = {stage: number for stage, number in noted["stages"].items() if stage not in pending}
             sent = cls(folder, noted["id"], fits, written, resent=noted.get("resent", 0) + len(pending))
             for stage, fit in fits.items():
@@ -75,27 +83,27 @@ class Sent:
         return sent
 
     def fit(self, stage: str) -> SentFit:
-        """The note on a stage's fit; a stage unknown so far goes on where the run's last fit ended."""
+        """Return the record of a stage's training. A new record starts at the last step of the run."""
         return self.fits.setdefault(stage, SentFit(self.steps))
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of all fits so far."""
+        """Optimiser steps of all trainings so far."""
         return max((fit.end for fit in self.fits.values()), default=0)
 
     @property
     def most_rows(self) -> int:
-        """At most so many history rows were sent: two a step (loss, validation) and one a stage each time."""
+        """Upper bound of the history rows sent: two for each step (loss, validation), one for each stage sent."""
         return 2 * self.steps + len(self.stages) + self.resent
 
     def add(self, stage: str, round_number: int | None) -> None:
-        """The stage has been handed to W&B."""
+        """Record that the stage was passed to W&B."""
         self.stages[stage] = round_number
         self.pending.append(stage)
         self.save()
 
-    def ended(self) -> None:
-        """W&B's run has ended, so all that it was handed is written."""
+    def confirm_all(self) -> None:
+        """Record that W&B's run has ended: all stages are written."""
         self.pending.clear()
         self.save()
 
