@@ -15,8 +15,8 @@ from mathse import models
 from mathse.commands.tiny import BUILDERS
 from mathse.commands.tiny import main as make
 from mathse.models.base import join
-from mathse.models.flops import forward_flops
-from mathse.models.lower_layers import STATES, leave, states_of, why_not_kept
+from mathse.models.flops import count_forward_flops
+from mathse.models.lower_layers import STATES, compute_states, find_reason_against_states, freeze_lower
 from mathse.models.qwen2vl import Qwen2VLBackbone
 from mathse.models.row import Row
 
@@ -80,13 +80,13 @@ def test_hidden_states_are_kept_above_the_layers_that_deepstack_adds_to(layers: 
     torch.manual_seed(0)
     backbone.model = type(backbone.model)(config).eval()
     backbone.model.model.visual.requires_grad_(False)
-    leave(backbone, layers)
+    freeze_lower(backbone, layers)
     [encoded] = backbone.encode([ROW])
     with torch.no_grad():
-        states = states_of(backbone, backbone.pad([encoded]))
+        states = compute_states(backbone, backbone.pad([encoded]))
     stored = replace(encoded, features={}, extras={**encoded.extras, STATES: states[0].T})
     with torch.no_grad():
-        reason = why_not_kept(backbone, backbone.pad([encoded]), backbone.pad([stored]))
+        reason = find_reason_against_states(backbone, backbone.pad([encoded]), backbone.pad([stored]))
     assert (reason is None) == kept, reason
     if not kept:
         assert reason == "the upper layers of Qwen3VLForConditionalGeneration read more than these states"
@@ -106,9 +106,9 @@ def test_layers_within_windows_cost_their_windows_alone() -> None:
     module, _, name = BUILDERS["qwen2_5_vl"].rpartition(".")
     backbone = getattr(import_module(module), name)(0)
     width = backbone.model.config.vision_config.hidden_size
-    operations = forward_flops(backbone)
+    operations = count_forward_flops(backbone)
     assert operations.patch_square == 4 * width  # of two layers, one sees the whole picture
     backbone.model.config.vision_config.fullatt_block_indexes = [0, 1]
-    whole = forward_flops(backbone)
+    whole = count_forward_flops(backbone)
     assert whole.patch_square == 2 * operations.patch_square
     assert operations.patch - whole.patch == 4 * width * 16  # a window of 56 x 56 pixels has 4 x 4 patches

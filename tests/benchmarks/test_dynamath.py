@@ -107,7 +107,7 @@ def test_a_students_own_sentence_is_mapped(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"stands already at .*rows\.jsonl:1"):
+    with pytest.raises(DataError, match=r"is already at .*rows\.jsonl:1"):
         items_of(tmp_path, row(), row())
     with pytest.raises(DataError, match=r'no row of dynamath \(it has no "answer_type"\)'):
         items_of(tmp_path, {"id": "1", "question": "x", "answer": "A"})
