@@ -112,7 +112,9 @@ def test_a_base_that_an_engine_opens_is_written_in_transformers_layout(original,
     assert type(AutoModelForImageTextToText.from_pretrained(folder)) is InternVLForConditionalGeneration
     refers = save_checkpoint(load(original), tmp_path / "other" / "checkpoint", unchanged=True)
     with pytest.raises(CheckpointError, match="published layout, which engines do not open"):
-        RunModels.open_student(SimpleNamespace(served=object(), open_for_inference=load), SimpleNamespace(checkpoint=refers))
+        RunModels.open_student(
+            SimpleNamespace(served=object(), open_for_inference=load), SimpleNamespace(checkpoint=refers)
+        )
 
 
 @pytest.mark.slow
