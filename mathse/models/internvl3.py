@@ -28,13 +28,13 @@ from mathse.runs.store import read_json
 VIDEO = "<|video_pad|>"
 
 
-def qwen2_config(published: dict[str, Any]) -> dict[str, Any]:
-    """transformers' own Qwen2, whose weights have the same names in a published folder."""
+def convert_qwen2(published: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of transformers' Qwen2, whose weights have the same names in a published folder."""
     return {"model_type": "qwen2", **convert_sizes(published)}
 
 
-def qwen2_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The published tokenizer: Qwen2.5's with tokens for pictures behind its own.
+def build_qwen2_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Return the published tokenizer: Qwen2.5's with tokens for pictures behind its own.
 
     Raises CheckpointError for files that are missing or damaged, and where a token of pictures has no id.
     """
@@ -85,8 +85,8 @@ class InternVL3Backbone(InternVL25Backbone):
     language: ClassVar[Language] = Language(
         "Qwen2ForCausalLM",
         "an InternVL3 checkpoint with a Qwen2.5 language model, such as OpenGVLab/InternVL3-8B",
-        qwen2_config,
-        qwen2_tokenizer,
+        convert_qwen2,
+        build_qwen2_tokenizer,
     )
 
 

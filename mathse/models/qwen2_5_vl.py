@@ -27,7 +27,7 @@ from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE
 from mathse.models.checkpoint import wrap_library_errors
 from mathse.models.qwen2vl import Qwen2VLBackbone, open_family, read_architecture
-from mathse.models.tiny import decoder_config, draw_weights, vision_ids
+from mathse.models.tiny import decoder_config, draw_weights, find_vision_ids
 
 
 class Qwen25VLBackbone(Qwen2VLBackbone):
@@ -85,7 +85,7 @@ def make_tiny(seed: int, heads: int = 4) -> Qwen25VLBackbone:
             "initializer_range": 0.05,
         },
         tie_word_embeddings=False,
-        **vision_ids(tokenizer),
+        **find_vision_ids(tokenizer),
     )
     processor = Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size={"shortest_edge": 28 * 28, "longest_edge": 112 * 112}),

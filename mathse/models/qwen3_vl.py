@@ -28,7 +28,7 @@ from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE
 from mathse.models.checkpoint import wrap_library_errors
 from mathse.models.qwen2vl import Qwen2VLBackbone, open_family, read_architecture
-from mathse.models.tiny import decoder_config, draw_weights, vision_ids
+from mathse.models.tiny import decoder_config, draw_weights, find_vision_ids
 
 
 class Qwen3VLBackbone(Qwen2VLBackbone):
@@ -71,18 +71,18 @@ class Qwen3VLBackbone(Qwen2VLBackbone):
         return torch.cat([merger(layer) for merger, layer in zip(mergers, layers, strict=True)], dim=-1)
 
     def pooled(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
-        """Of each picture, (tokens, H): what its embeddings are replaced by."""
+        """Return the embeddings of each picture, (tokens, H)."""
         return super().pooled(tokens[:, : tokens.shape[1] // self._layers], batch)
 
-    def encoder_output(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
-        output = super().encoder_output(tokens, batch)
+    def make_encoder_output(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
+        output = super().make_encoder_output(tokens, batch)
         _, *added = tokens.chunk(self._layers, dim=-1)
         output.deepstack_features = [super(Qwen3VLBackbone, self).pooled(layer, batch) for layer in added]
         return output
 
     @property
     def _layers(self) -> int:
-        """Layers of the tower that are read, the last one among them."""
+        """Number of tower layers that the decoder reads, with the last layer."""
         return 1 + len(self.model.config.vision_config.deepstack_visual_indexes)
 
 
@@ -119,7 +119,7 @@ def make_tiny(seed: int, heads: int = 4) -> Qwen3VLBackbone:
             "initializer_range": 0.05,
         },
         tie_word_embeddings=False,
-        **vision_ids(tokenizer),
+        **find_vision_ids(tokenizer),
     )
     processor = Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(

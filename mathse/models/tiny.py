@@ -100,12 +100,12 @@ def build_config(settings: Settings, tokenizer: Any) -> Qwen2VLConfig:
         },
         tie_word_embeddings=False,
         initializer_range=settings.initializer_range,
-        **vision_ids(tokenizer),
+        **find_vision_ids(tokenizer),
     )
 
 
-def vision_ids(tokenizer: Any) -> dict[str, int]:
-    """The ids that the configs of Qwen's vision-language models name."""
+def find_vision_ids(tokenizer: Any) -> dict[str, int]:
+    """Return the ids in the configs of Qwen's vision-language models."""
     tokens = {
         "image": tiny_tokenizer.IMAGE,
         "video": tiny_tokenizer.VIDEO,

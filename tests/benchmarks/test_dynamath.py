@@ -10,7 +10,7 @@ import pytest
 
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks import make
-from mathse.evaluation.benchmarks.dynamath import equal, short_answer
+from mathse.evaluation.benchmarks.dynamath import compare_answers, extract_short_answer
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ FOUND = [
 
 @pytest.mark.parametrize(("response", "answer"), FOUND)
 def test_the_answer_is_found_as_the_official_script_finds_it(response: str, answer: str) -> None:
-    assert short_answer(response) == answer
+    assert extract_short_answer(response) == answer
 
 
 COMPARED = [
@@ -68,7 +68,7 @@ COMPARED = [
 def test_answers_are_compared_as_the_official_script_compares_them(
     kind: str, answer: str, reference: str, right: bool
 ) -> None:
-    assert equal(answer, reference, kind) is right
+    assert compare_answers(answer, reference, kind) is right
 
 
 def test_the_worst_case_is_the_share_of_seed_questions_with_every_variant_right(tmp_path: Path) -> None:

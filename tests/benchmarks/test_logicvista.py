@@ -13,7 +13,7 @@ from mathse.data.decontamination.benchmark_files import problems_of
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import NOT_SCORED
 from mathse.evaluation.benchmarks import make
-from mathse.evaluation.benchmarks.logicvista import EXTRACT, chosen_by_rule, chosen_in
+from mathse.evaluation.benchmarks.logicvista import EXTRACT, read_options_by_rule, read_options_in
 from tests.benchmarks.cases import Scripted
 
 # Yijia-Xiao/LogicVista, data/dataset.json and eval/results/LLAVA7B-accuracy-results.csv (Apache-2.0): the reference,
@@ -95,7 +95,7 @@ def test_without_an_llm_a_sentence_is_not_scored(published: Path) -> None:
      ("A,C", "A,C"), ("A and C", None), ("(A)", None)],
 )  # fmt: skip
 def test_what_needs_no_extractor_is_decided_by_rule(response: str, options: str | None) -> None:
-    assert chosen_by_rule(response) == options
+    assert read_options_by_rule(response) == options
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_needs_no_extractor_is_decided_by_rule(response: str, options: str 
      ('{"choices": []}', "ZZZZZ"), ("{" * 5000 + "}", "ZZZZZ"), ('{"choices": [3]}', "3")],
 )  # fmt: skip
 def test_a_reply_without_options_chose_nothing(reply: str, options: str) -> None:
-    assert chosen_in(reply) == options
+    assert read_options_in(reply) == options
 
 
 def test_a_question_with_braces_goes_into_the_extractors_prompt(published: Path) -> None:

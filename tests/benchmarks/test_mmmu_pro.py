@@ -11,7 +11,7 @@ from PIL import Image
 
 from mathse.errors import DataError
 from mathse.evaluation.benchmarks import make
-from mathse.evaluation.benchmarks.mmmu_pro import BY_CHANCE, chosen_option, options_of
+from mathse.evaluation.benchmarks.mmmu_pro import BY_CHANCE, find_option, read_options
 from mathse.inference.rows import problem_row
 
 TEN = [f"choice {k}" for k in range(10)]
@@ -65,7 +65,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("options", "response", "letter"), PUBLISHED)
 def test_published_responses_have_their_published_letters(options: list[str], response: str, letter: str) -> None:
-    assert chosen_option(response, options) == letter
+    assert find_option(response, options) == letter
 
 
 RULES = [
@@ -78,7 +78,7 @@ RULES = [
 
 @pytest.mark.parametrize(("response", "letter"), RULES)
 def test_the_letter_is_found_as_the_official_script_finds_it(response: str, letter: str) -> None:
-    assert chosen_option(response, TEN) == letter
+    assert find_option(response, TEN) == letter
 
 
 def test_pictures_stand_where_their_marks_are_in_question_and_options(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_students_own_sentence_is_mapped() -> None:
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     for options in ("['a'", "[]", "['a']", "{}", str(list(range(11))), "[" * 5000, 7):
         with pytest.raises(DataError, match='"options" is a list of 2 to 10 texts'):
-            options_of("a.jsonl:1", options)
+            read_options("a.jsonl:1", options)
     with pytest.raises(DataError, match=r'"answer" \'D\' is none of 3 options'):
         items_of(tmp_path, row(answer="D"))
     with pytest.raises(DataError, match="no image '9.png'"):

@@ -21,7 +21,7 @@ def unscored(item: Item, response: str, extraction: Extraction, answer: str, not
     return Scored(item.problem.id, response, extraction.text, None, answer, None, NOT_SCORED, note)
 
 
-def scored_by_rule(
+def score_by_rule(
     items: Sequence[Item],
     responses: Sequence[str],
     extractions: Sequence[Extraction],

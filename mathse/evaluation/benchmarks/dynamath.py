@@ -32,10 +32,10 @@ from typing import Any, ClassVar
 from mathse.config.evaluation import DynaMath as Settings
 from mathse.errors import DataError
 from mathse.evaluation.benchmark import LLM, Extraction, Item, Scored, check_choice, paired, share
-from mathse.evaluation.benchmarks.common import overall, prompt_file, scored_by_rule
+from mathse.evaluation.benchmarks.common import overall, prompt_file, score_by_rule
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
-from mathse.evaluation.benchmarks.rows import SourceRow, checked, folder_of, image_path, read_file, read_hub
+from mathse.evaluation.benchmarks.rows import SourceRow, checked, find_image_folder, image_path, read_file, read_hub
 from mathse.inference.prompts import question_text
 from mathse.types import Problem
 
@@ -67,7 +67,7 @@ class DynaMath:
     def load(
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
-        """See ``base.Benchmark.load``. A file is taken whole; of the hub, all ten variants or the split named."""
+        """See ``Benchmark.load``. A file is taken whole; of the hub, all ten variants or the split named."""
         split = split or _ALL
         check_choice("benchmark.dynamath.split", split, self.splits)
         if problems is not None:
@@ -75,30 +75,30 @@ class DynaMath:
                 (row, images or problems.parent) for row in read_file(problems, "id")
             )
         else:
-            rows = self._of_hub([split] if split != _ALL else self.splits[1:], images, need_images)
+            rows = self._read_hub([split] if split != _ALL else self.splits[1:], images, need_images)
         # Pictures of two variants have one name, so each variant has a folder of its own.
         folders: dict[str, Path] = {}
 
-        def told_apart() -> Iterator[SourceRow]:
+        def iterate_renamed() -> Iterator[SourceRow]:
             for (position, row), folder in rows:
-                row = _named(row)
+                row = _rename_keys(row)
                 folders[row["id"]] = folder
                 yield SourceRow(position, row)
 
         items = [
             self._item(row, folders[row.row["id"]], need_images)
-            for row in checked(told_apart(), self.name, "id", _REQUIRED)
+            for row in checked(iterate_renamed(), self.name, "id", _REQUIRED)
         ]
         if not items:
             raise DataError(f"{problems or self.hub}: no rows; give DynaMath's problems")
         return items
 
-    def _of_hub(
+    def _read_hub(
         self, splits: Sequence[str], images: Path | None, need_images: bool
     ) -> Iterator[tuple[SourceRow, Path]]:
         hub = str(self.hub)
         for split in splits:
-            folder = (images or folder_of(self.name, (hub, None, split))) / split
+            folder = (images or find_image_folder(self.name, (hub, None, split))) / split
             for position, row in read_hub(hub, None, split, "id", folder, need_images):
                 yield SourceRow(position, {**row, "variant": int(split.removeprefix("sample_variant"))}), folder
 
@@ -119,28 +119,28 @@ class DynaMath:
         return Item(problem, row, f"## Question\n{row['question']}{number}\n{prompt_file('dynamath_ask')}")
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:
-        """The "short answer" of the JSON object in a response."""
-        return [Extraction(short_answer(response)) for _, response in paired(items, responses)]
+        """Extract the "short answer" of the JSON object in a response."""
+        return [Extraction(extract_short_answer(response)) for _, response in paired(items, responses)]
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
-        """By the kind of the row's answer."""
-        return scored_by_rule(
+        """Compare by the kind of the row's answer."""
+        return score_by_rule(
             items,
             responses,
             extractions,
-            lambda item, answer: (answer, equal(answer, item.problem.answer, item.raw["answer_type"]), ""),
+            lambda item, answer: (answer, compare_answers(answer, item.problem.answer, item.raw["answer_type"]), ""),
         )
 
     def mapped(self, response: str) -> str:
-        """The student's marked answer as the "short answer" of a JSON object."""
+        """Return the student's marked answer as the "short answer" of a JSON object."""
         answer = marked_answer(response)
         # without backslashes: the script removes those of JSON too
         return response if answer is None else json.dumps({"short answer": answer.replace("\\", "").replace('"', "")})
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """math-verify on the value or the letter; None for texts, which it cannot read."""
+        """Ask math-verify about the value or the letter; None for texts, which it cannot read."""
         return second_opinions(
             [
                 (
@@ -153,25 +153,27 @@ class DynaMath:
         )
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
-        """The "average" and the "worst case", of all and by subject and level. A seed question counts in the worst case
-        where all its variants that were asked have a verdict."""
+        """Return the "average" and the "worst case", of all and by subject and level.
+
+        A seed question counts in the worst case if all its variants in ``items`` have a verdict.
+        """
         return {
             "average": overall(scored),
-            "worst case": _worst_case(items, scored, None).get("", share(0, 0)),
-            "variants": str(max((len(rows) for rows in _of_seeds(items, scored).values()), default=0)),
+            "worst case": _compute_worst_case(items, scored, None).get("", share(0, 0)),
+            "variants": str(max((len(rows) for rows in _group_by_seed(items, scored).values()), default=0)),
             **{
                 f"{key}, {figure}": values
                 for key in ("subject", "level")
                 for figure, values in (
-                    ("average", _average(items, scored, key)),
-                    ("worst case", _worst_case(items, scored, key)),
+                    ("average", _compute_average(items, scored, key)),
+                    ("worst case", _compute_worst_case(items, scored, key)),
                 )
                 if values
             },
         }
 
     def protocol(self) -> dict[str, Any]:
-        """What decided."""
+        """Return prompt and rules."""
         return {
             "benchmark": self.title,
             "prompt": self.prompt,
@@ -182,8 +184,8 @@ class DynaMath:
         }
 
 
-def short_answer(response: str) -> str:
-    """The authors' rule; "" where the response is JSON and no object."""
+def extract_short_answer(response: str) -> str:
+    """Return the answer by the authors' rule; "" for a response that is JSON and no object."""
     start, end = response.find("{"), response.rfind("}")
     text = response[start : end + 1].replace("\\", "") if 0 <= start < end else response
     try:
@@ -193,42 +195,42 @@ def short_answer(response: str) -> str:
     return str(found.get("short answer")) if isinstance(found, dict) else ""
 
 
-def equal(answer: str, reference: str, kind: str) -> bool:
-    """Whether a short answer is right; an answer that is no number is a wrong float."""
+def compare_answers(answer: str, reference: str, kind: str) -> bool:
+    """Return whether a short answer is correct. An answer that is no number is a wrong float."""
     if kind == "multiple choice":
         return answer == reference if len(answer) == 1 else reference in answer[:3]
     if kind == "text":
         return reference in answer
     try:
-        value = float(answer) if answer.isdigit() else _number(answer.split(" ")[0])
+        value = float(answer) if answer.isdigit() else _parse_number(answer.split(" ")[0])
         return abs(value - float(reference)) <= TOLERANCE
     except ValueError:
         return False
 
 
-def _number(word: str) -> float:
-    """The number before a π times π, or the whole word's."""
+def _parse_number(word: str) -> float:
+    """Return the number before a π times π, or the number of the whole word."""
     before, pi, _ = word.partition("π")
     return float(before) * math.pi if pi else float(word)
 
 
-def _named(row: dict[str, Any]) -> dict[str, Any]:
-    """A row under the repository's names, with the id of its seed question, its variant, and an id of its own."""
+def _rename_keys(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row under the repository's names, with its seed question, its variant, and an id of its own."""
     renamed = {_OF_HUB.get(key, key): value for key, value in row.items()}
     seed = str(row.get("seed", row.get("id", row.get("pid", "")))).removeprefix("dynamath/")
     variant = row.get("variant", 1)
     return {**renamed, "seed": seed, "variant": variant, "id": f"{seed}/{variant}"}
 
 
-def _of_seeds(items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """seed question -> the verdicts on its variants."""
+def _group_by_seed(items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, list[Scored]]:
+    """Return seed question -> the verdicts on its variants."""
     rows: dict[str, list[Scored]] = {}
     for item, row in paired(items, scored):
         rows.setdefault(item.raw["seed"], []).append(row)
     return rows
 
 
-def _average(items: Sequence[Item], scored: Sequence[Scored], key: str) -> dict[str, Any]:
+def _compute_average(items: Sequence[Item], scored: Sequence[Scored], key: str) -> dict[str, Any]:
     marks: dict[str, list[bool]] = {}
     for item, row in paired(items, scored):
         if row.correct is not None and key in item.raw:
@@ -236,11 +238,11 @@ def _average(items: Sequence[Item], scored: Sequence[Scored], key: str) -> dict[
     return {value: share(sum(correct), len(correct)) for value, correct in marks.items()}
 
 
-def _worst_case(items: Sequence[Item], scored: Sequence[Scored], key: str | None) -> dict[str, Any]:
-    """By the value of ``key``, or of all under "": the share of seed questions whose variants are all right."""
+def _compute_worst_case(items: Sequence[Item], scored: Sequence[Scored], key: str | None) -> dict[str, Any]:
+    """Return the share of seed questions with all variants correct, by the value of ``key``; None: of all, under ""."""
     values = {item.raw["seed"]: "" if key is None else str(item.raw.get(key, "")) for item in items}
     marks: dict[str, list[bool]] = {}
-    for seed, rows in _of_seeds(items, scored).items():
+    for seed, rows in _group_by_seed(items, scored).items():
         verdicts = [row.correct for row in rows]
         if None not in verdicts and (key is None or values[seed]):
             marks.setdefault(values[seed], []).append(all(verdicts))

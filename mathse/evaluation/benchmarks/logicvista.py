@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 from mathse.config.evaluation import LogicVista as Settings
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import LLM, NOT_SCORED, Extraction, Item, Scored, check_choice, paired, share
-from mathse.evaluation.benchmarks.common import overall, prompt_file, scored_by_rule
+from mathse.evaluation.benchmarks.common import overall, prompt_file, score_by_rule
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import SourceRow, load_items
@@ -64,7 +64,7 @@ class LogicVista:
     def load(
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
-        """See ``base.Benchmark.load``; ConfigError without a file. The pictures lie in images/ beside it."""
+        """See ``Benchmark.load``; ConfigError without a file. The pictures lie in images/ beside it."""
         check_choice("benchmark.logicvista.split", split or "test", self.splits)
         if problems is None:
             raise ConfigError("LogicVista is read from its file: benchmark.logicvista.problems=data/dataset.json")
@@ -87,47 +87,47 @@ class LogicVista:
         return Item(problem, row, problem.question)
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None) -> list[Extraction]:
-        """By rule where a response is nothing but options; else by ``llm``, all in one go."""
-        extractions = [Extraction(chosen_by_rule(response)) for _, response in paired(items, responses)]
+        """Extract by rule if a response is nothing but options; else by ``llm``, all together."""
+        extractions = [Extraction(read_options_by_rule(response)) for _, response in paired(items, responses)]
         open_ = [k for k, extraction in enumerate(extractions) if extraction.text is None]
         replies: list[str | None] = [None] * len(open_)
         if llm is not None and open_:
             self._extractor = llm.model
-            prompts = [extraction_prompt(items[k].problem.question, responses[k]) for k in open_]
+            prompts = [build_extraction_prompt(items[k].problem.question, responses[k]) for k in open_]
             replies = list(llm.ask(prompts, EXTRACT, MAX_TOKENS))
         for k, reply in zip(open_, replies, strict=True):
-            found = None if reply is None else chosen_in(reply)
+            found = None if reply is None else read_options_in(reply)
             extractions[k] = Extraction(found, NOT_SCORED if found is None else f"llm:{EXTRACT}")
         return extractions
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
-        """Right is the reference's set of options."""
+        """Compare each set of options with the reference."""
 
         def verdict(item: Item, answer: str) -> tuple[str, bool, str]:
-            chosen = _options(answer)
-            return ", ".join(chosen), chosen == _options(item.problem.answer), ""
+            chosen = _split_options(answer)
+            return ", ".join(chosen), chosen == _split_options(item.problem.answer), ""
 
-        return scored_by_rule(items, responses, extractions, verdict)
+        return score_by_rule(items, responses, extractions, verdict)
 
     def mapped(self, response: str) -> str:
-        """The student's marked answer, where it is nothing but options."""
+        """Return the student's marked answer, if it is nothing but options."""
         answer = marked_answer(response)
         return response if answer is None or not _OPTIONS.fullmatch(answer) else answer
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """math-verify on the letter or number; None where several options are right."""
+        """Ask math-verify about the letter or number; None where several options are right."""
         pairs = paired(items, responses)
         return second_opinions(
             [
-                ([answer] if len(_options(answer := item.problem.answer)) == 1 else [], text, True)
+                ([answer] if len(_split_options(answer := item.problem.answer)) == 1 else [], text, True)
                 for item, text in pairs
             ]
         )
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
-        """The authors' figures under their names: "Total", by reasoning skill, and by what is read of the picture."""
+        """Return the authors' figures under their names: "Total", by reasoning skill, by capability."""
         marks = [(item.raw, row.correct) for item, row in paired(items, scored) if row.correct is not None]
 
         def of(key: str, wanted: set[str]) -> dict[str, float | int]:
@@ -141,7 +141,7 @@ class LogicVista:
         }
 
     def protocol(self) -> dict[str, Any]:
-        """What decided."""
+        """Return prompt and rules."""
         return {
             "benchmark": self.title,
             "prompt": self.prompt,
@@ -152,9 +152,9 @@ class LogicVista:
         }
 
 
-def chosen_by_rule(response: str) -> str | None:
-    """The options of a response that needs no LLM; "" of an empty one, None of any other."""
-    entry = _entry(response)
+def read_options_by_rule(response: str) -> str | None:
+    """Return the options of a response that needs no LLM; "" for an empty response, None for any other."""
+    entry = _strip_marker(response)
     if not entry:
         return ""
     if len(entry) == 1 and not (entry.isnumeric() or entry.lower() in "abcde"):
@@ -162,13 +162,13 @@ def chosen_by_rule(response: str) -> str | None:
     return entry if _OPTIONS.fullmatch(entry) else None
 
 
-def extraction_prompt(question: str, response: str) -> str:
-    """What the extractor is asked."""
-    return prompt_file("logicvista_extract").format(question=question, entry=_entry(response)[:MAX_RESPONSE])
+def build_extraction_prompt(question: str, response: str) -> str:
+    """Build the prompt of the extractor."""
+    return prompt_file("logicvista_extract").format(question=question, entry=_strip_marker(response)[:MAX_RESPONSE])
 
 
-def chosen_in(reply: str) -> str:
-    """The options that an extractor's reply names; ``NOTHING`` of a reply without such a JSON object, as in the
+def read_options_in(reply: str) -> str:
+    """Return the options in an extractor's reply; ``NOTHING`` for a reply without such a JSON object, as in the
     script, which gives up after its retries."""
     start, end = reply.find("{"), reply.rfind("}")
     try:
@@ -179,11 +179,11 @@ def chosen_in(reply: str) -> str:
     return ", ".join(map(str, choices)) if isinstance(choices, list) and choices else NOTHING
 
 
-def _entry(response: str) -> str:
+def _strip_marker(response: str) -> str:
     _, marker, behind = response.partition("ASSISTANT:")
     return (behind.partition("ASSISTANT:")[0] if marker else response).strip()
 
 
-def _options(text: str) -> list[str]:
-    """The options of "A, C", sorted, in lower case."""
+def _split_options(text: str) -> list[str]:
+    """Return the options of "A, C", sorted, in lower case."""
     return sorted(option.strip().lower() for option in text.split(","))

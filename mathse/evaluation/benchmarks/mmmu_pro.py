@@ -31,13 +31,13 @@ from mathse.config.evaluation import MMMUPro as Settings
 from mathse.data.picture_marks import MARK
 from mathse.errors import DataError
 from mathse.evaluation.benchmark import LLM, RULE, Extraction, Item, Scored, check_choice, group_accuracy, paired
-from mathse.evaluation.benchmarks.common import overall, scored_by_rule
+from mathse.evaluation.benchmarks.common import overall, score_by_rule
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import (
     SourceRow,
     checked,
-    folder_of,
+    find_image_folder,
     image_path,
     picture_to_file,
     read_file,
@@ -92,13 +92,14 @@ class MMMUPro:
     def load(
         self, problems: Path | None, images: Path | None = None, split: str | None = None, need_images: bool = True
     ) -> list[Item]:
-        """See ``base.Benchmark.load``. Rows of other subjects are left out."""
+        """See ``Benchmark.load``. Rows of other subjects are left out."""
         split = split or self.splits[0]
         source = source_of(self.name, self.splits, str(self.hub), problems, split, config=CONFIGS[self.setting])
-        folder = images or folder_of(self.name, source)
+        folder = images or find_image_folder(self.name, source)
         rows = read_file(source, "id") if isinstance(source, Path) else read_hub(*source, "id", folder, need_images)
         with_options = (
-            SourceRow(position, {**row, "options": options_of(position, row.get("options"))}) for position, row in rows
+            SourceRow(position, {**row, "options": read_options(position, row.get("options"))})
+            for position, row in rows
         )
         items = [
             self._item(row, folder, need_images)
@@ -117,11 +118,11 @@ class MMMUPro:
             raise DataError(f'{position}: "answer" {row["answer"]!r:.40} is none of {len(options)} options; correct it')
         vision = self.setting == "vision"
         question = "" if vision else str(row.get("question", "")).strip()
-        keys = ["image"] if vision else _pictures(row, question, options)
+        keys = ["image"] if vision else _list_pictures(row, question, options)
         problem = Problem(
             id=row["id"],
             question=_PLACE.sub(MARK, question) or "Answer the question in the picture.",
-            images=tuple(path for key in keys for path in _image(position, row, key, folder, need_images)),
+            images=tuple(path for key in keys for path in _find_image(position, row, key, folder, need_images)),
             answer=str(row["answer"]),
             choices=tuple(_PLACE.sub(MARK, option) for option in options),
             source=self.name,
@@ -136,31 +137,30 @@ class MMMUPro:
         return Item(problem, row, "\n".join([problem.question, *lines, request]))
 
     def extract(self, items: Sequence[Item], responses: Sequence[str], llm: LLM | None = None) -> list[Extraction]:
-        """By the authors' rule; "" where it finds no option."""
+        """Extract by the authors' rule; "" if it finds no option."""
         return [
-            Extraction(chosen_option(response, item.raw["options"]), RULE)
-            for item, response in paired(items, responses)
+            Extraction(find_option(response, item.raw["options"]), RULE) for item, response in paired(items, responses)
         ]
 
     def score(
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
-        """Right is the reference's letter."""
+        """Compare each letter with the reference."""
 
         def verdict(item: Item, answer: str) -> tuple[str, bool, str]:
             letters = LETTERS[: len(item.problem.choices)]
             prediction = answer or letters[derive(0, "mmmu_pro", item.problem.id) % len(letters)]
             return prediction, prediction == item.problem.answer, "" if answer else BY_CHANCE
 
-        return scored_by_rule(items, responses, extractions, verdict)
+        return score_by_rule(items, responses, extractions, verdict)
 
     def mapped(self, response: str) -> str:
-        """The student's marked answer behind "Answer:"."""
+        """Return the student's marked answer behind "Answer:"."""
         answer = marked_answer(response)
         return response if answer is None else f"Answer: {answer}"
 
     def second_opinions(self, items: Sequence[Item], responses: Sequence[str]) -> list[bool | None]:
-        """math-verify on the letter and the option's text."""
+        """Ask math-verify about the letter and the option's text."""
         questions = []
         for item, response in paired(items, responses):
             answer = item.problem.answer
@@ -169,7 +169,7 @@ class MMMUPro:
         return second_opinions(questions)
 
     def buckets(self, items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, Any]:
-        """The accuracy of the subject, by difficulty, and how many answers were drawn by chance."""
+        """Return the accuracy of the subject, by difficulty, and the number of answers drawn by chance."""
         pairs = list(paired(items, scored))
         groups = group_accuracy(
             pairs,
@@ -178,7 +178,7 @@ class MMMUPro:
         return {SUBJECT: overall(scored), **groups, "by chance": str(sum(row.note == BY_CHANCE for row in scored))}
 
     def protocol(self) -> dict[str, Any]:
-        """What decided."""
+        """Return prompt and rules."""
         return {
             "benchmark": self.title,
             "setting": self.setting,
@@ -190,8 +190,8 @@ class MMMUPro:
         }
 
 
-def options_of(position: str, options: Any) -> list[str]:
-    """The options of a row: a list, or the text of one. DataError for anything else, and for more than ten."""
+def read_options(position: str, options: Any) -> list[str]:
+    """Return the options of a row, which are a list or the text of a list. Raises DataError for anything else."""
     values = options
     if isinstance(options, str) and len(options) <= MAX_OPTIONS_TEXT:
         try:
@@ -205,8 +205,8 @@ def options_of(position: str, options: Any) -> list[str]:
     return [str(value) for value in values]
 
 
-def chosen_option(response: str, options: Sequence[str]) -> str:
-    """The letter that the authors' rule finds; "" where it finds none."""
+def find_option(response: str, options: Sequence[str]) -> str:
+    """Return the letter that the authors' rule finds; "" if it finds none."""
     letters = LETTERS[: len(options)]
     _, marker, behind = response.rpartition("Answer:")
     if marker:
@@ -224,7 +224,7 @@ def chosen_option(response: str, options: Sequence[str]) -> str:
             ({k: f"({k})" for k in letters}, {k: f"({k})" for k in letters}, response),
             ({k: f"{k} " for k in letters}, {k: f" {k} " for k in letters}, response),
             ({k: f"{k}." for k in letters}, {k: f" {k} " for k in letters}, response),
-            *([(_texts(options), _texts(options), lower)] if len(response.split()) > 5 else []),
+            *([(_lower_texts(options), _lower_texts(options), lower)] if len(response.split()) > 5 else []),
         )
     )
     for named, looked_for, text in ways:
@@ -234,18 +234,18 @@ def chosen_option(response: str, options: Sequence[str]) -> str:
     return ""
 
 
-def _texts(options: Sequence[str]) -> dict[str, str]:
+def _lower_texts(options: Sequence[str]) -> dict[str, str]:
     return {letter: option.lower() for letter, option in zip(LETTERS, options, strict=False)}
 
 
-def _pictures(row: Mapping[str, Any], question: str, options: Sequence[str]) -> list[str]:
-    """The keys of a row's pictures: in the order of their marks, then those without a mark."""
+def _list_pictures(row: Mapping[str, Any], question: str, options: Sequence[str]) -> list[str]:
+    """Return the keys of a row's pictures: in the order of their marks, then those without a mark."""
     placed = [f"image_{number}" for text in (question, *options) for number in _PLACE.findall(text)]
     return placed + [key for k in range(1, 8) if row.get(key := f"image_{k}") and key not in placed]
 
 
-def _image(position: str, row: Mapping[str, Any], key: str, folder: Path, needed: bool) -> tuple[str, ...]:
-    """The path of a picture; one that a hub's row holds is written below ``folder`` first."""
+def _find_image(position: str, row: Mapping[str, Any], key: str, folder: Path, needed: bool) -> tuple[str, ...]:
+    """Return the path of a picture. A picture inside the hub's row is written below ``folder`` first."""
     picture = row.get(key)
     if isinstance(picture, dict):
         named = picture_to_file({"id": f"{row['id']}_{key}", "image": picture}, "id", folder, needed)

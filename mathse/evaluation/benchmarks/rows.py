@@ -78,7 +78,7 @@ def load_items(
         images: the folder of the images. None: the file's folder, or the folder with the hub's pictures.
         need_images: whether a missing image is an error.
     """
-    folder = images or folder_of(name, source)
+    folder = images or find_image_folder(name, source)
     source_rows = read_file(source, key) if isinstance(source, Path) else read_hub(*source, key, folder, need_images)
     items = [build(source_row, folder, need_images) for source_row in checked(source_rows, name, key, required)]
     if not items:
@@ -86,7 +86,7 @@ def load_items(
     return items
 
 
-def folder_of(name: str, source: Source) -> Path:
+def find_image_folder(name: str, source: Source) -> Path:
     """Return the folder of a benchmark's images: the file's folder, or the folder with the hub's pictures."""
     if isinstance(source, Path):
         return source.parent

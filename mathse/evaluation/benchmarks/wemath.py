@@ -29,7 +29,7 @@ from mathse.config.evaluation import WeMath as Settings
 from mathse.data.readers.llava import options_of
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import LLM, Extraction, Item, Scored, check_choice, paired, share
-from mathse.evaluation.benchmarks.common import scored_by_rule
+from mathse.evaluation.benchmarks.common import score_by_rule
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import SourceRow, checked, image_path, read_file
@@ -109,7 +109,7 @@ class WeMath:
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
         """Compare each letter with the reference."""
-        return scored_by_rule(
+        return score_by_rule(
             items, responses, extractions, lambda item, answer: (answer, answer == item.problem.answer, "")
         )
 
