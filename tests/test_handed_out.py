@@ -34,7 +34,10 @@ from mathse.training.sft import SFTModule
 
 SECTIONS: dict[str, Any] = {
     "qwen2vl": sections.Qwen2VLBackboneConfig,
+    "qwen2_5_vl": sections.Qwen25VLBackboneConfig,
+    "qwen3_vl": sections.Qwen3VLBackboneConfig,
     "internvl2_5": sections.InternVL25BackboneConfig,
+    "internvl3": sections.InternVL3BackboneConfig,
     "cogvlm2": sections.CogVLM2BackboneConfig,
     "tiny": TinyBackboneConfig,
 }

@@ -36,13 +36,16 @@ ROOMS = (
 WINGS = {
     "models.cogvlm2": "backbone=cogvlm2",
     "models.internvl2_5": "backbone=internvl2_5",
+    "models.internvl3": "backbone=internvl3",
+    "models.qwen2_5_vl": "backbone=qwen2_5_vl",
+    "models.qwen3_vl": "backbone=qwen3_vl",
     "models.packaged": "backbone=smollm2, backbone=smollm2_vision",
     "models.tiny_hf": "mathse tiny",
     "reporting.dashboard": "mathse dashboard",
     "reporting.loggers.wandb": "logger=wandb",
     "reporting.study": "mathse study",
     "evaluation.benchmarks": "benchmark=mathvista, benchmark=mathverse, benchmark=mathvision, benchmark=wemath, "
-    "benchmark=mathvl_test",
+    "benchmark=mathvl_test, benchmark=dynamath, benchmark=logicvista, benchmark=mmmu_pro",
     "evaluation.compare": "mathse compare",
     "evaluation.orm_test": "benchmark=orm_test",
     "commands.control": "mathse control",

@@ -1,4 +1,4 @@
-"""``mathse convert SRC DST``: save a published InternVL2.5 folder in transformers' layout.
+"""``mathse convert SRC DST``: save a published InternVL2.5 or InternVL3 folder in transformers' layout.
 
 Training and evaluation open published folders directly. This command is for servers and scripts that read only
 transformers' layout, such as a script that adds a run's adapter to its base with peft. The checkpoint is opened and
@@ -25,14 +25,16 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
     The weights keep the dtype of the first tensor unless ``dtype`` is given. ``destination`` appears when it is
     complete, and the rest of a killed conversion is removed first.
 
-    Raises CheckpointError, before a weight is read, for a folder that is not a complete InternVL2.5 in the published
-    layout, and for a full disk.
+    Raises CheckpointError, before a weight is read, for a folder that is not a complete InternVL2.5 or InternVL3 in the
+    published layout, and for a full disk.
     """
     from mathse.models import load
     from mathse.models.checkpoint import expect_family, read_headers  # load torch, which --help does not need
     from mathse.runs.store import make_folder, publish_folder
 
-    expect_family(source, "internvl2_5", (PUBLISHED_LAYOUT,))
+    language = expect_family(source, "internvl2_5", (PUBLISHED_LAYOUT,)).get("llm_config")
+    of_qwen = isinstance(language, dict) and language.get("architectures") == ["Qwen2ForCausalLM"]
+    family = "internvl3" if of_qwen else "internvl2_5"
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CheckpointError(f"{destination} exists and is not empty; name a new folder")
     # The converted weights have the size of the published weights.
@@ -45,7 +47,7 @@ def convert(source: Path, destination: Path, dtype: str | None = None) -> Path:
             f"{destination.parent} has {free / 2**30:.1f} GiB free and the weights take {size / 2**30:.1f} GiB; make "
             "room, or convert to another disk"
         )
-    backbone = load("internvl2_5", source, dtype=dtype or DTYPES[next(iter(stored.values())).dtype])
+    backbone = load(family, source, dtype=dtype or DTYPES[next(iter(stored.values())).dtype])
     # Write beside the destination and rename, so that a killed conversion leaves no half checkpoint.
     unfinished = destination.with_name(f".{destination.name}.unfinished")
     if unfinished.exists():
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand and return its exit code. Raises CheckpointError as ``convert`` does."""
     parser = argparse.ArgumentParser(
         prog=format_command("convert"),
-        description="Save a published InternVL2.5 checkpoint in transformers' layout, which servers open too.",
+        description="Save a published InternVL2.5 or InternVL3 checkpoint in transformers' layout, which servers open.",
     )
     parser.add_argument("source", metavar="SRC", help="a folder, or a hub id such as OpenGVLab/InternVL2_5-8B")
     parser.add_argument("destination", type=Path, metavar="DST", help="a folder that does not exist yet")
@@ -80,5 +82,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     if read_config(source).get("model_type") == "internvl":
         raise CheckpointError(f"{source} is in transformers' layout already; use it directly")
     convert(source, arguments.destination, dtype=arguments.dtype)
-    print(f"{arguments.destination}: InternVL2.5 in transformers' layout")
+    print(f"{arguments.destination}: InternVL in transformers' layout")
     return 0

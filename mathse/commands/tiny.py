@@ -11,7 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mathse.config.backbones import SAYS_ITSELF, CogVLM2BackboneConfig, InternVL25BackboneConfig
+from mathse.config.backbones import (
+    SAYS_ITSELF,
+    CogVLM2BackboneConfig,
+    InternVL3BackboneConfig,
+    InternVL25BackboneConfig,
+    Qwen3VLBackboneConfig,
+    Qwen25VLBackboneConfig,
+)
 from mathse.config.program import format_command
 from mathse.errors import CheckpointError
 from mathse.runs.layout import OWN_SETTINGS
@@ -23,15 +30,16 @@ if TYPE_CHECKING:
 BUILDERS = {  # family -> function from a seed to a Backbone
     "tiny": "mathse.models.tiny.tiny",
     "qwen2vl": "mathse.models.tiny.tiny_qwen2vl",
-    # A family with its own package has a function make_tiny beside its _target_.
+    # A family that is a wing has a function make_tiny beside its _target_.
+    "qwen2_5_vl": Qwen25VLBackboneConfig()._target_.replace(".load", ".make_tiny"),
+    "qwen3_vl": Qwen3VLBackboneConfig()._target_.replace(".load", ".make_tiny"),
+    "internvl3": InternVL3BackboneConfig()._target_.replace(".load", ".make_tiny"),
     "internvl2_5": InternVL25BackboneConfig()._target_.replace(".load", ".make_tiny"),
     "cogvlm2": CogVLM2BackboneConfig()._target_.replace(".load", ".make_tiny"),
 }
 OTHERS = {"causal_lm": "mathse.models.tiny.tiny_causal_lm"}  # for backbone=causal_lm
 # Model types for backbone=hf. mathse.models.tiny_hf has the same names, but loads transformers.
 HF_CLASSES = (
-    "qwen2_5_vl",
-    "qwen3_vl",
     "internvl",
     "llava",
     "llava_onevision",

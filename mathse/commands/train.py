@@ -69,7 +69,7 @@ def choose_engine(
         return config
     if (folder / RUN).is_file():
         recorded = str(read_json(folder / RUN)["config"].get("generator", {}).get("_target_", ""))
-        if not recorded.endswith("VLLMGeneratorConfig"):
+        if not recorded.endswith(".VLLMGenerator"):
             return config
     elif config.resume is not None or config.trainer.accelerator == "cpu" or not (_has_cuda() and _has_vllm()):
         return config

@@ -78,6 +78,32 @@ class Qwen2VLBackboneConfig(Section):
 
 
 @dataclass(config=SETTINGS)
+class Qwen25VLBackboneConfig(Qwen2VLBackboneConfig):
+    """Qwen2.5-VL through transformers' own classes (docs: mathse/models/qwen2_5_vl.py)."""
+
+    _target_: str = "mathse.models.qwen2_5_vl.load"
+    path: str = Field(default="Qwen/Qwen2.5-VL-7B-Instruct", description="Folder of the checkpoint, or its hub id.")
+
+
+@dataclass(config=SETTINGS)
+class Qwen3VLBackboneConfig(Qwen2VLBackboneConfig):
+    """Qwen3-VL through transformers' own classes (docs: mathse/models/qwen3_vl.py)."""
+
+    _target_: str = "mathse.models.qwen3_vl.load"
+    path: str = Field(default="Qwen/Qwen3-VL-8B-Instruct", description="Folder of the checkpoint, or its hub id.")
+    min_pixels: int | None = Field(
+        default=65536,
+        ge=1024,
+        description="Smallest area of an image in pixels, 32 x 32 per visual token. null: the checkpoint's value.",
+    )
+    max_pixels: int | None = Field(
+        default=1048576,
+        ge=1024,
+        description="Largest area of an image in pixels (1,024 visual tokens). null: the checkpoint's value (16,384).",
+    )
+
+
+@dataclass(config=SETTINGS)
 class InternVL25BackboneConfig(Section):
     """InternVL2.5, a published folder or one in transformers' layout (docs: mathse/models/internvl2_5)."""
 
@@ -98,6 +124,17 @@ class InternVL25BackboneConfig(Section):
     )
     jpeg_seed: int = Field(default=0, description="Random seed of the JPEG quality.", json_schema_extra=follows("seed"))
     system: str | None = Field(default=None, description=SYSTEM)
+
+
+@dataclass(config=SETTINGS)
+class InternVL3BackboneConfig(InternVL25BackboneConfig):
+    """InternVL3, a published folder or one in transformers' layout (docs: mathse/models/internvl3)."""
+
+    _target_: str = "mathse.models.internvl3.load"
+    path: str = Field(default="OpenGVLab/InternVL3-8B", description="Folder of the checkpoint, or its hub id.")
+    train_tiles: int = Field(
+        default=12, ge=1, le=40, description="Most tiles per image in training. The thumbnail is not counted."
+    )
 
 
 @dataclass(config=SETTINGS)
@@ -225,7 +262,10 @@ class SmolLM2VisionBackboneConfig(HFBackboneConfig):
 SAYS_ITSELF: dict[type, dict[str, Any]] = {
     TinyBackboneConfig: {},
     Qwen2VLBackboneConfig: {"min_pixels": None, "max_pixels": None},
+    Qwen25VLBackboneConfig: {"min_pixels": None, "max_pixels": None},
+    Qwen3VLBackboneConfig: {"min_pixels": None, "max_pixels": None},
     InternVL25BackboneConfig: {"system": None},
+    InternVL3BackboneConfig: {"system": None},
     CogVLM2BackboneConfig: {},
     CausalLMBackboneConfig: {"system": None, "chat_template": None},
     HFBackboneConfig: {"system": None, "chat_template": None},

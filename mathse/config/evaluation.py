@@ -102,6 +102,41 @@ class WeMathConfig(BenchmarkRowsConfig):
 
 
 @dataclass(config=SETTINGS)
+class DynaMathConfig(BenchmarkRowsConfig):
+    """501 seed questions in ten variants each (docs: mathse/evaluation/benchmarks/dynamath.py)."""
+
+    _target_: str = "mathse.evaluation.benchmarks.dynamath.DynaMath"
+    prompt: Literal["json", "plain", "student"] = Field(
+        default="json", description="Prompt of a problem. json: the official prompt; student: the prompt of training."
+    )
+
+
+@dataclass(config=SETTINGS)
+class LogicVistaConfig(BenchmarkRowsConfig):
+    """448 problems of logical reasoning (docs: mathse/evaluation/benchmarks/logicvista.py)."""
+
+    _target_: str = "mathse.evaluation.benchmarks.logicvista.LogicVista"
+    prompt: Literal["question", "student"] = Field(
+        default="question",
+        description="Prompt of a problem. question: the official prompt; student: the prompt of training.",
+    )
+
+
+@dataclass(config=SETTINGS)
+class MMMUProConfig(BenchmarkRowsConfig):
+    """The problems of MMMU-Pro's subject Math (docs: mathse/evaluation/benchmarks/mmmu_pro.py)."""
+
+    _target_: str = "mathse.evaluation.benchmarks.mmmu_pro.MMMUPro"
+    setting: Literal["standard_10", "standard_4", "vision"] = Field(
+        default="standard_10",
+        description="Setting of the problems: ten options, four options, or the whole question in the image.",
+    )
+    prompt: Literal["cot", "direct", "plain", "student"] = Field(
+        default="cot", description="Prompt of a problem. cot: the official prompt; student: the prompt of training."
+    )
+
+
+@dataclass(config=SETTINGS)
 class ORMTestConfig(Section):
     """Labelled paths, which the ORM of ``checkpoint`` judges (docs: mathse/evaluation/orm_test)."""
 
@@ -123,6 +158,9 @@ BENCHMARKS = (
     MathVerseConfig,
     MathVLTestConfig,
     WeMathConfig,
+    DynaMathConfig,
+    LogicVistaConfig,
+    MMMUProConfig,
     ORMTestConfig,
 )
 ROWS = ("problems", "images", "split")  # given to a benchmark's ``load``, all else to its constructor

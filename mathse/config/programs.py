@@ -24,8 +24,11 @@ from mathse.config.backbones import (
     CausalLMBackboneConfig,
     CogVLM2BackboneConfig,
     HFBackboneConfig,
+    InternVL3BackboneConfig,
     InternVL25BackboneConfig,
     Qwen2VLBackboneConfig,
+    Qwen3VLBackboneConfig,
+    Qwen25VLBackboneConfig,
     TinyBackboneConfig,
 )
 from mathse.config.generators import HFGeneratorConfig
@@ -268,8 +271,13 @@ def guess_backbone(checkpoint: Path) -> Any:
     if model_type == "qwen2_vl":
         tiny = 0 < vocabulary_size(config) < TINY_VOCABULARY
         section: Any = TinyBackboneConfig() if tiny else Qwen2VLBackboneConfig(min_pixels=None, max_pixels=None)
+    elif model_type in ("qwen2_5_vl", "qwen3_vl"):
+        kind = Qwen25VLBackboneConfig if model_type == "qwen2_5_vl" else Qwen3VLBackboneConfig
+        section = kind(min_pixels=None, max_pixels=None)
     elif model_type in ("internvl", "internvl_chat"):
-        section = InternVL25BackboneConfig()
+        language = config.get("text_config") or config.get("llm_config")
+        of_qwen = isinstance(language, Mapping) and language.get("model_type") == "qwen2"
+        section = InternVL3BackboneConfig() if of_qwen else InternVL25BackboneConfig()
     elif model_type in ("cogvlm2", None):
         section = CogVLM2BackboneConfig()
     else:

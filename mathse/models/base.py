@@ -206,6 +206,10 @@ class Backbone(ABC):
         """Return the output of ``connector`` for a batch in the form that the model takes."""
         return tokens
 
+    def make_encoder_output(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
+        """Return the output of the vision encoder for a batch, made from the output of ``connector``."""
+        return BaseModelOutputWithPooling(pooler_output=self.pooled(tokens, batch))
+
     def findings(self) -> list[str]:
         """Return sentences about properties that were derived from the model; shown before the first training run."""
         return []
@@ -412,8 +416,7 @@ class Backbone(ABC):
             # The dtype of the tower's output for pixels; in training, autocast chooses the dtype of the products.
             tokens = self.connector(stored.to(self.model.dtype))
         rest = {name: tensor for name, tensor in batch.items() if name != TOWER_FEATURES}
-        pooled = self.pooled(tokens, batch)
-        return {**rest, "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=pooled)}}
+        return {**rest, "mm_encoder_outputs": {"image": self.make_encoder_output(tokens, batch)}}
 
     # --- sampling ---
 

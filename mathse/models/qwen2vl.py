@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLForConditionalGeneration
 
 from mathse.config.backbones import Qwen2VLBackboneConfig
 from mathse.models.architecture import Architecture
@@ -21,14 +21,20 @@ from mathse.models.base import Features
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, wrap_library_errors
 
-MAX_PIXELS = 12_845_056  # area of the largest picture of the published checkpoint
 MAX_ASPECT = 200  # largest ratio of an image's sides that Qwen2-VL's image processor accepts
+
+Family = TypeVar("Family", bound="Qwen2VLBackbone")
 
 
 class Qwen2VLBackbone(ChatBackbone):
-    """A ``Qwen2VLForConditionalGeneration`` with its ``Qwen2VLProcessor``."""
+    """A ``Qwen2VLForConditionalGeneration`` with its ``Qwen2VLProcessor``.
+
+    Qwen2.5-VL and Qwen3-VL, which have other towers, are subclasses.
+    """
 
     family: ClassVar[str] = "qwen2vl"
+    model_class: ClassVar[Any] = Qwen2VLForConditionalGeneration
+    max_pixels: ClassVar[int] = 12_845_056  # area of the largest picture of the published checkpoint
     parts: Mapping[str, str] = {
         "connector": r"model\.visual\.merger(\.|$)",
         "tower": r"model\.visual\.(?!merger(\.|$))",
@@ -117,18 +123,23 @@ class Qwen2VLBackbone(ChatBackbone):
 
 def architecture(settings: Qwen2VLBackboneConfig) -> Architecture:
     """Return the model of a folder's config.json, without weights."""
+    return read_architecture(Qwen2VLBackbone, settings)
+
+
+def read_architecture(family: type[Qwen2VLBackbone], settings: Qwen2VLBackboneConfig) -> Architecture:
+    """Return the model of the family that a folder's config.json describes, without weights."""
     folder = Path(settings.path)
-    expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))
-    model = open_model(Qwen2VLForConditionalGeneration, folder, attention=settings.attention, weights=False)
-    return describe_architecture(Qwen2VLBackbone, model, settings.dtype, settings.max_pixels)
+    expect_family(folder, family.family, (family.model_class.config_class.model_type,))
+    model = open_model(family.model_class, folder, attention=settings.attention, weights=False)
+    return describe_architecture(family, model, settings.dtype, settings.max_pixels)
 
 
 def describe_architecture(
     family: type[Qwen2VLBackbone], model: Any, dtype: str | None, max_pixels: int | None
 ) -> Architecture:
-    """Return a Qwen2-VL model with the sizes of its largest picture, which has the area ``max_pixels``."""
+    """Return a model of the family with the sizes of its largest picture, which has the area ``max_pixels``."""
     vision = model.config.vision_config
-    most = max(1, (max_pixels or MAX_PIXELS) // vision.patch_size**2)  # patches
+    most = max(1, (max_pixels or family.max_pixels) // vision.patch_size**2)  # patches
     merged = vision.spatial_merge_size**2  # patches for each token
     tokens = most // merged + 2  # with the marks before and after a picture
     return Architecture(
@@ -143,10 +154,15 @@ def describe_architecture(
 @wrap_library_errors
 def load(settings: Qwen2VLBackboneConfig, weights: bool = True) -> Qwen2VLBackbone:
     """Open a Qwen2-VL checkpoint; ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``."""
+    return open_family(Qwen2VLBackbone, settings, weights)
+
+
+def open_family(family: type[Family], settings: Qwen2VLBackboneConfig, weights: bool) -> Family:
+    """Open a checkpoint of the family."""
     folder = resolve(settings.path, settings.revision, weights)
-    expect_family(folder, Qwen2VLBackbone.family, (Qwen2VLConfig.model_type,))
+    expect_family(folder, family.family, (family.model_class.config_class.model_type,))
     model = open_model(
-        Qwen2VLForConditionalGeneration,
+        family.model_class,
         folder,
         dtype=as_dtype(settings.dtype),
         attention=settings.attention,
@@ -158,4 +174,4 @@ def load(settings: Qwen2VLBackboneConfig, weights: bool = True) -> Qwen2VLBackbo
         "shortest_edge": saved["shortest_edge"] if settings.min_pixels is None else settings.min_pixels,
         "longest_edge": saved["longest_edge"] if settings.max_pixels is None else settings.max_pixels,
     }
-    return Qwen2VLBackbone(model, processor)
+    return family(model, processor)

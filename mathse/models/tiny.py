@@ -100,11 +100,19 @@ def build_config(settings: TinyBackboneConfig, tokenizer: Any) -> Qwen2VLConfig:
         },
         tie_word_embeddings=False,
         initializer_range=settings.initializer_range,
-        image_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.IMAGE),
-        video_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VIDEO),
-        vision_start_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_START),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids(tiny_tokenizer.VISION_END),
+        **find_vision_ids(tokenizer),
     )
+
+
+def find_vision_ids(tokenizer: Any) -> dict[str, int]:
+    """Return the ids in the configs of Qwen's vision-language models."""
+    tokens = {
+        "image": tiny_tokenizer.IMAGE,
+        "video": tiny_tokenizer.VIDEO,
+        "vision_start": tiny_tokenizer.VISION_START,
+        "vision_end": tiny_tokenizer.VISION_END,
+    }
+    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
 
 
 def architecture(settings: TinyBackboneConfig) -> Architecture:

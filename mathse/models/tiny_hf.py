@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
 
-from mathse.config.backbones import HFBackboneConfig, InternVL25BackboneConfig
+from mathse.config.backbones import HFBackboneConfig, InternVL3BackboneConfig
 from mathse.models import import_beside_target, tiny_tokenizer
 from mathse.models.any_model import apply_settings
 from mathse.models.hf import HFBackbone
@@ -55,32 +55,6 @@ def tiny(name: str, seed: int) -> HFBackbone:
 Built = tuple[Any, Any, Any]  # processor, model class, config
 
 
-def _build_qwen(version: str) -> Built:
-    tokenizer = _build_tokenizer()
-    vision: dict[str, Any] = dict(BLOCKS)
-    text: dict[str, Any] = {}
-    rope: dict[str, Any] = {"mrope_section": [2, 3, 3]}
-    if version == "3":
-        classes, patch_size, videos = "Qwen3VL", 16, transformers.Qwen3VLVideoProcessor()
-        vision |= {"patch_size": 16, "deepstack_visual_indexes": [0], "num_position_embeddings": 64}
-        text["head_dim"] = 16
-        rope["mrope_interleaved"] = True
-    else:
-        classes, patch_size, videos = "Qwen2_5_VL", 14, transformers.Qwen2VLVideoProcessor()
-        vision |= {"window_size": 56, "fullatt_block_indexes": [1]}
-    config = getattr(transformers, f"{classes}Config")(
-        text_config={**_build_text_config(tokenizer, **rope), **text},
-        vision_config=vision,
-        tie_word_embeddings=False,
-        **_find_ids(tokenizer, "image", "video", "vision_start", "vision_end"),
-    )
-    images = transformers.Qwen2VLImageProcessor(size=PIXELS, patch_size=patch_size)
-    processor = getattr(transformers, f"{classes}Processor")(
-        image_processor=images, tokenizer=tokenizer, video_processor=videos, chat_template=_build_template(MARKED_IMAGE)
-    )
-    return processor, getattr(transformers, f"{classes}ForConditionalGeneration"), config
-
-
 def _build_glm4v() -> Built:
     tokenizer = _build_tokenizer({"image_token": IMAGE, "video_token": tiny_tokenizer.VIDEO})
     config = transformers.Glm4vConfig(
@@ -101,7 +75,7 @@ def _build_glm4v() -> Built:
 
 
 def _build_internvl() -> Built:
-    backbone = import_beside_target(InternVL25BackboneConfig(), "make_tiny")(0)
+    backbone = import_beside_target(InternVL3BackboneConfig(), "make_tiny")(0)
     return backbone.processor, type(backbone.model), backbone.model.config
 
 
@@ -207,8 +181,6 @@ def _build_gemma3() -> Built:
 
 
 CLASSES: dict[str, Callable[[], Built]] = {
-    "qwen2_5_vl": lambda: _build_qwen("2.5"),
-    "qwen3_vl": lambda: _build_qwen("3"),
     "internvl": _build_internvl,
     "llava": _build_llava,
     "llava_onevision": _build_llava_onevision,

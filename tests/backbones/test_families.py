@@ -26,7 +26,9 @@ ATOL = 2e-5  # logits of order 1, in float32, summed in another order
 
 
 FAST = "idefics3"  # one of the models that backbone=hf opens; each promises the same, and takes two seconds
-PARAMS = [*sorted(BUILDERS), *(pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)) for name in HF_CLASSES)]
+AS_HF = {"qwen2_5_vl as hf": "qwen2_5_vl", "qwen3_vl as hf": "qwen3_vl"}  # families that backbone=hf opens too
+OF_HF = (*HF_CLASSES, *AS_HF)
+PARAMS = [*sorted(BUILDERS), *(pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)) for name in OF_HF)]
 
 
 @pytest.fixture(scope="module", params=PARAMS)
@@ -38,13 +40,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def family(name: str) -> str:
-    return "hf" if name in HF_CLASSES else name
+    return "hf" if name in OF_HF else name
 
 
 @pytest.fixture(scope="module")
 def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp(name) / "checkpoint"
-    assert make([name, str(made)]) == 0
+    assert make([AS_HF.get(name, name), str(made)]) == 0
     return made
 
 
@@ -157,6 +159,33 @@ def test_padding_on_either_side_changes_no_row(backbone: Backbone) -> None:
         [[one]] = backbone.complete([row], max_new_tokens=6, watch=[5, 6, 7])
         assert one.ids == mine.ids
         assert torch.allclose(one.watched, mine.watched, atol=ATOL)  # type: ignore[arg-type]
+
+
+def test_several_pictures_in_a_row_change_no_other_row_in_whatever_order_they_come(backbone: Backbone) -> None:
+    rows = several(backbone)
+    if backbone.max_images is None:
+        rows[1:1] = [
+            asks("Which is larger?", picture(84, 28), picture(150, 90, 4), response="A"),
+            asks("Which of three?", picture(28, 28, 5), picture(30, 120, 6), picture(84, 28), response="C, of course"),
+        ]
+
+    def of_each(order: list[int]) -> list[torch.Tensor]:
+        """Log-probabilities of each row's response, by the row."""
+        with torch.no_grad():
+            logits, targets = backbone.answer_logits(backbone.collate([rows[k] for k in order]))
+        chosen = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+        parts = chosen.split([backbone.lengths([rows[k]])[0].response for k in order])
+        return [parts[order.index(k)] for k in range(len(rows))]
+
+    whole = of_each(list(range(len(rows))))
+    turned = of_each(list(range(len(rows)))[::-1])
+    alone = []
+    for row in rows:
+        with torch.no_grad():
+            logits, targets = backbone.answer_logits(backbone.collate([row]))
+        alone.append(logits.log_softmax(-1).gather(1, targets[:, None])[:, 0])
+    for one, other, single in zip(whole, turned, alone, strict=True):
+        assert torch.allclose(one, other, atol=ATOL) and torch.allclose(one, single, atol=ATOL)
 
 
 def test_greedy_sampling_with_a_cache_equals_recomputing_each_token(backbone: Backbone) -> None:

@@ -38,7 +38,8 @@ def test_operations_of_answers_are_those_that_torch_counts(family: str, n: int, 
     nothing. Three samples read the prompt once."""
     backbone = opened(family)
     with FlopCounterMode(display=False) as counter:
-        (samples,) = backbone.complete([question], n=n, max_new_tokens=8, temperature=1.0, seed=1)
+        (samples,) = backbone.complete([question], n=n, max_new_tokens=8, temperature=1.0, seed=2)
+    assert [len(sample.ids) for sample in samples] == [8] * n  # one that ends early is computed on beside the others
     work = AnswerCosts.of(backbone)
     [payment] = work.count_local(question, samples)
     prompt = samples[0].prompt

@@ -26,7 +26,7 @@ from mathse.evolution.models import RunModels
 from mathse.models import silence_transformers
 from mathse.models.checkpoint import Stored, expect_weights
 from mathse.models.internvl2_5 import InternVL25Backbone
-from mathse.models.internvl2_5.published import build_native_config
+from mathse.models.internvl2_5.published import INTERNLM2, build_native_config
 from mathse.models.row import Row
 from mathse.runs.reader import read_run
 from mathse.training.fit import save_checkpoint
@@ -112,7 +112,9 @@ def test_a_base_that_an_engine_opens_is_written_in_transformers_layout(original,
     assert type(AutoModelForImageTextToText.from_pretrained(folder)) is InternVLForConditionalGeneration
     refers = save_checkpoint(load(original), tmp_path / "other" / "checkpoint", unchanged=True)
     with pytest.raises(CheckpointError, match="published layout, which engines do not open"):
-        RunModels.of(SimpleNamespace(served=object(), reader=load), SimpleNamespace(checkpoint=refers))
+        RunModels.open_student(
+            SimpleNamespace(served=object(), open_for_inference=load), SimpleNamespace(checkpoint=refers)
+        )
 
 
 @pytest.mark.slow
@@ -432,7 +434,7 @@ def test_old_computed_frequencies_are_left_out(original, tmp_path):
         ({"template": "Hermes-2"}, "template"),
         ({"ps_version": "v1"}, "ps_version"),
         ({"use_thumbnail": False}, "use_thumbnail"),
-        ({"llm_config": {"architectures": ["Qwen2ForCausalLM"]}}, "Qwen2ForCausalLM"),
+        ({"llm_config": {"architectures": ["InternLM3ForCausalLM"]}}, "InternLM3ForCausalLM"),
         ({"downsample_ratio": None}, "downsample_ratio"),
         ({"llm_config": []}, "config.json"),
         ({"select_layer": "last"}, "vision_feature_layer"),
@@ -514,7 +516,7 @@ REAL = {
 
 def test_the_8b_checkpoint_has_the_published_number_of_parameters_and_256_tokens_a_tile():
     described = describe(92553, **REAL)
-    config = build_native_config(described, image_token_id=92546, where="config.json")
+    config = build_native_config(described, INTERNLM2, image_token_id=92546, where="config.json")
     assert config.image_seq_length == 256
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config)

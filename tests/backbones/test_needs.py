@@ -16,8 +16,11 @@ from mathse.commands.tiny import BUILDERS
 from mathse.config import build
 from mathse.config.backbones import (
     CogVLM2BackboneConfig,
+    InternVL3BackboneConfig,
     InternVL25BackboneConfig,
     Qwen2VLBackboneConfig,
+    Qwen3VLBackboneConfig,
+    Qwen25VLBackboneConfig,
     TinyBackboneConfig,
 )
 from mathse.config.fits import AdapterConfig, FitConfig
@@ -31,7 +34,10 @@ from mathse.training import loader
 
 SECTIONS: dict[str, Any] = {
     "qwen2vl": Qwen2VLBackboneConfig,
+    "qwen2_5_vl": Qwen25VLBackboneConfig,
+    "qwen3_vl": Qwen3VLBackboneConfig,
     "internvl2_5": InternVL25BackboneConfig,
+    "internvl3": InternVL3BackboneConfig,
     "cogvlm2": CogVLM2BackboneConfig,
     "tiny": TinyBackboneConfig,
 }
@@ -74,6 +80,9 @@ def test_the_tiny_backbone_of_random_weights_is_known_from_its_settings(sizes: d
         (Qwen2VLBackboneConfig(), 631_183_360, 44_575_744, 8_291_375_616),
         (InternVL25BackboneConfig(), 304_012_288, 33_570_816, 8_075_365_376),
         (CogVLM2BackboneConfig(), 4_296_961_536, 196_364_032, 19_503_105_280),
+        (Qwen25VLBackboneConfig(), 631_975_680, 44_574_464, 8_292_166_656),
+        (Qwen3VLBackboneConfig(), 415_891_440, 160_496_896, 8_767_123_696),
+        (InternVL3BackboneConfig(), 304_012_288, 27_540_480, 7_944_373_760),
     ],
 )
 def test_a_published_checkpoint_has_the_parameters_that_its_headers_count(
@@ -98,14 +107,20 @@ def test_the_model_of_a_section_is_built_once_and_draws_no_number() -> None:
 
 
 def test_a_picture_takes_the_tokens_of_its_size_in_a_plan_too() -> None:
-    for section, most in ((InternVL25BackboneConfig(), 13 * 256 + 3), (Qwen2VLBackboneConfig(), 1026)):
+    for section, most in (
+        (InternVL25BackboneConfig(), 13 * 256 + 3),
+        (Qwen2VLBackboneConfig(), 1026),
+        (Qwen3VLBackboneConfig(), 1026),
+    ):
         model = find_architecture(section)
         assert model is not None and model.tokens_of is not None
         assert model.image_tokens[1] == most >= model.tokens_of(4000, 3000)
+        # three tiles and a thumbnail; 3 x 1 tokens of 28 x 28 pixels, and of 32 x 32
         by_size = {
             "InternVL25BackboneConfig": 4 * 256 + 3,
             "Qwen2VLBackboneConfig": 3 + 2,
-        }  # three tiles and a thumbnail; 3 x 1 tokens
+            "Qwen3VLBackboneConfig": 84 * 28 / 32**2 + 2,
+        }
         assert model.tokens_of(84, 28) == by_size[type(section).__name__]
 
 
@@ -138,7 +153,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("family", ["qwen2vl", "internvl2_5", "cogvlm2"])
+@pytest.mark.parametrize("family", ["qwen2vl", "qwen2_5_vl", "qwen3_vl", "internvl2_5", "internvl3", "cogvlm2"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_planned_fit_is_what_the_open_model_is_counted_to(
     family: str, mode: str, precision: str, tmp_path: Path
@@ -249,7 +264,7 @@ def test_of_a_fits_ranks_the_first_alone_holds_the_model_in_the_machines_memory(
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["tiny", "qwen2vl", "internvl2_5", "cogvlm2"])
+@pytest.mark.parametrize("family", SECTIONS)
 def test_the_kv_cache_is_that_of_the_model_to_the_byte(family: str, tmp_path: Path) -> None:
     backbone = built(family)
     backbone.model.config.save_pretrained(tmp_path)
@@ -266,11 +281,14 @@ def test_the_kv_cache_is_that_of_the_model_to_the_byte(family: str, tmp_path: Pa
 
 
 def test_sampling_from_the_large_backbones_by_hand() -> None:
-    for section, a_token in (
-        (Qwen2VLBackboneConfig(), 56 * 1024),
-        (InternVL25BackboneConfig(), 128 * 1024),
-        (CogVLM2BackboneConfig(), 128 * 1024),
-    ):
+    a_tokens = (
+        (Qwen2VLBackboneConfig(), 56),
+        (Qwen25VLBackboneConfig(), 56),
+        (Qwen3VLBackboneConfig(), 144),
+        (InternVL3BackboneConfig(), 56),
+        (InternVL25BackboneConfig(), 128),
+    )  # KiB
+    for section, a_token in [(section, kib * 1024) for section, kib in (*a_tokens, (CogVLM2BackboneConfig(), 128))]:
         model = find_architecture(section)
         assert model is not None and model.decoder.cache_bytes(1, 2) == a_token
         tokens = model.image_tokens[1] + 256 + 2048

@@ -18,8 +18,11 @@ from mathse.config.backbones import (
     CausalLMBackboneConfig,
     CogVLM2BackboneConfig,
     HFBackboneConfig,
+    InternVL3BackboneConfig,
     InternVL25BackboneConfig,
     Qwen2VLBackboneConfig,
+    Qwen3VLBackboneConfig,
+    Qwen25VLBackboneConfig,
     SmolLM2BackboneConfig,
     SmolLM2VisionBackboneConfig,
     TinyBackboneConfig,
@@ -32,8 +35,11 @@ from mathse.models.base import Backbone
 from mathse.models.cogvlm2 import CogVLM2Config, CogVLM2ForConditionalGeneration
 from mathse.models.cogvlm2.backbone import CogVLM2Backbone
 from mathse.models.internvl2_5.backbone import InternVL25Backbone
+from mathse.models.internvl3 import InternVL3Backbone
 from mathse.models.parts import PARTS, find_part, freeze, iterate_parameters, lora_pattern
+from mathse.models.qwen2_5_vl import Qwen25VLBackbone
 from mathse.models.qwen2vl import Qwen2VLBackbone
+from mathse.models.qwen3_vl import Qwen3VLBackbone
 
 QWEN2VL_7B = Qwen2VLConfig(  # the class's own defaults are larger
     text_config={
@@ -203,7 +209,10 @@ def test_the_settings_know_the_parts_and_scopes_of_each_family() -> None:
     families = {
         TinyBackboneConfig: Qwen2VLBackbone,
         Qwen2VLBackboneConfig: Qwen2VLBackbone,
+        Qwen25VLBackboneConfig: Qwen25VLBackbone,
+        Qwen3VLBackboneConfig: Qwen3VLBackbone,
         InternVL25BackboneConfig: InternVL25Backbone,
+        InternVL3BackboneConfig: InternVL3Backbone,
         CogVLM2BackboneConfig: CogVLM2Backbone,
     }
     asked = {

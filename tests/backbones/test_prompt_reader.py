@@ -15,8 +15,11 @@ from mathse.__main__ import main
 from mathse.config import build
 from mathse.config.backbones import (
     CogVLM2BackboneConfig,
+    InternVL3BackboneConfig,
     InternVL25BackboneConfig,
     Qwen2VLBackboneConfig,
+    Qwen3VLBackboneConfig,
+    Qwen25VLBackboneConfig,
     TinyBackboneConfig,
 )
 from mathse.errors import CheckpointError
@@ -43,6 +46,9 @@ def never() -> Any:
         ("qwen2vl", QWEN, SHOWN),
         ("internvl2_5", INTERNVL, SHOWN),
         ("internvl2_5", partial(INTERNVL, system="You check geometry."), SHOWN),
+        ("qwen2_5_vl", partial(Qwen25VLBackboneConfig, min_pixels=1568, max_pixels=12544), SHOWN),
+        ("qwen3_vl", partial(Qwen3VLBackboneConfig, min_pixels=2048, max_pixels=16384), SHOWN),
+        ("internvl3", partial(InternVL3BackboneConfig, jpeg_seed=0, eval_tiles=2), SHOWN),
         ("cogvlm2", CogVLM2BackboneConfig, SHOWN[:2]),  # one image a row
         ("tiny", TinyBackboneConfig, SHOWN),
     ],

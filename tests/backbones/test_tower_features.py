@@ -75,8 +75,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 def tower_runs(backbone: Backbone) -> Iterator[list[int]]:
     """How often the tower ran: a number a run."""
     runs: list[int] = []
-    towers = {"qwen2vl": "model.visual", "tiny": "model.visual", "internvl2_5": "model.vision_tower"}
-    module = backbone.model.get_submodule(towers.get(backbone.family, "model.vision.transformer"))
+    towers = {"qwen": "model.visual", "tiny": "model.visual", "internvl": "model.vision_tower"}
+    names = (tower for family, tower in towers.items() if backbone.family.startswith(family))
+    module = backbone.model.get_submodule(next(names, "model.vision.transformer"))
     with module.register_forward_pre_hook(lambda *_: runs.append(1)):
         yield runs
 
@@ -213,6 +214,10 @@ def test_the_optimiser_holds_no_frozen_weight(name: str) -> None:
         ("tiny", SETTINGS),
         ("qwen2vl", replace(SETTINGS, freeze=["tower", "connector"])),
         ("internvl2_5", SETTINGS),
+        ("internvl3", replace(SETTINGS, method="lora", lora=AdapterConfig(rank=2, alpha=4), freeze=[])),
+        ("qwen2_5_vl", SETTINGS),
+        ("qwen3_vl", SETTINGS),
+        ("qwen3_vl", replace(SETTINGS, freeze=["tower", "connector"])),
         ("cogvlm2", SETTINGS),
         ("cogvlm2", replace(SETTINGS, method="lora", lora=AdapterConfig(rank=2, alpha=4), freeze=[])),
     ],

@@ -129,6 +129,25 @@ def test_the_method_alone_moves_the_rate_and_a_rate_that_is_set_wins(read, backb
     assert (composed.sft.optimizer.lr, composed.orm.fit.optimizer.lr) == (1e-4, 1e-4)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "full", "lora", "freeze"),
+    [
+        ("qwen2_5_vl", 2e-7, 2e-4, ["tower", "connector"]),
+        ("qwen3_vl", 2e-7, 2e-5, ["tower", "connector"]),
+        ("internvl3", 2e-5, 4e-5, ["tower"]),
+    ],
+)
+def test_a_backbone_of_no_table_has_its_authors_recipe(read, backbone, full, lora, freeze):
+    for method, rate in (("full", full), ("lora", lora), ("qlora", lora)):
+        config = compose_train([f"backbone={backbone}", f"sft.method={method}"], but=RULES[TrainConfig])[0]
+        assert (config.sft.optimizer.lr, config.orm.fit.optimizer.lr) == (rate, rate)
+    config = read(f"backbone={backbone}")
+    assert (config.sft.method, config.sft.batch_size, config.sft.freeze) == ("lora", 128, freeze)
+    assert config.orm.fit.freeze == freeze and config.sft.optimizer.warmup_ratio == 0.03
+    assert config.orm.fit.optimizer.weight_decay == config.sft.optimizer.weight_decay
+    assert config.generator.max_new_tokens == 2048 and config.evaluation.max_new_tokens == 2048
+
+
 def test_the_tiny_backbone_learns_at_its_own_rate_whatever_the_method(read):
     for method in ("full", "lora"):
         config = read(f"sft.method={method}")

@@ -37,7 +37,8 @@ def test_a_real_backbone_on_a_machine_with_cuda_and_vllm_gets_it_and_it_is_said(
 @pytest.mark.parametrize(
     ("settings", "overrides"),
     [({}, ["generator=hf"]), ({"backbone": CogVLM2BackboneConfig()}, []),
-     ({"trainer": TrainerConfig(accelerator="cpu")}, []), ({"resume": "branch"}, []), ({"generator": HFGeneratorConfig(top_k=50)}, [])],
+     ({"trainer": TrainerConfig(accelerator="cpu")}, []), ({"resume": "branch"}, []),
+     ({"generator": HFGeneratorConfig(top_k=50)}, [])],
 )  # fmt: skip
 def test_others_keep_their_generator(settings: dict[str, object], overrides: list[str], tmp_path: Path) -> None:
     asked = config(**settings)

@@ -12,7 +12,10 @@ from mathse.errors import ConfigError
 
 from .conftest import composed
 
-BACKBONES = "available: causal_lm, cogvlm2, hf, internvl2_5, qwen2vl, smollm2, smollm2_vision, tiny"
+BACKBONES = (
+    "available: causal_lm, cogvlm2, hf, internvl2_5, internvl3, qwen2_5_vl, qwen2vl, qwen3_vl, smollm2, "
+    "smollm2_vision, tiny"
+)
 JUDGES = (
     "available: accept, answer, checked, checked_votes, majority, noisy, orm, orm_and_answer, orm_and_votes, random, "
     "teacher"
@@ -38,8 +41,8 @@ JUDGES = (
                                           "did you mean tiny?"),
         (["data.path=missing.jsonl"], "data.path: the chosen data has no such setting; it belongs to data=jsonl"),
         (["orm.backbone.path=x"], "orm.backbone.path: the chosen orm.backbone has no such setting; it belongs to "
-                                  "backbone@orm.backbone=one of tiny, qwen2vl, internvl2_5, cogvlm2, causal_lm, "
-                                  "smollm2, smollm2_vision, hf"),
+                                  "backbone@orm.backbone=one of tiny, qwen2vl, internvl2_5, cogvlm2, qwen2_5_vl, "
+                                  "qwen3_vl, internvl3, causal_lm, smollm2, smollm2_vision, hf"),
         (["name=optuna", "sft.lr=1"], "sft.lr: no such setting; did you mean sft.optimizer.lr?"),
         (["experiment=controls/answer", "sft.lr=1"], "sft.lr: no such setting; did you mean sft.optimizer.lr?"),
         (["seed=1,2"], "seed = 1,2: several values are a sweep, which needs -m; a list is written seed=[1,2]"),
@@ -133,11 +136,12 @@ def test_options_in_a_folder_of_ones_own_are_known(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["benchmark=mathvist"], "benchmark=mathvist: no such option; available: mathverse, mathvision, mathvista, "
-                                 "mathvl_test, orm_test, synthetic, wemath; did you mean mathvista?"),
-        (["benchmark=[mathvista,mathwision]"], "benchmark=mathwision: no such option; available: mathverse, "
-                                               "mathvision, mathvista, mathvl_test, orm_test, synthetic, wemath; "
-                                               "did you mean mathvision?"),
+        (["benchmark=mathvist"], "benchmark=mathvist: no such option; available: dynamath, logicvista, mathverse, "
+                                 "mathvision, mathvista, mathvl_test, mmmu_pro, orm_test, synthetic, wemath; did "
+                                 "you mean mathvista?"),
+        (["benchmark=[mathvista,mathwision]"], "benchmark=mathwision: no such option; available: dynamath, "
+                                               "logicvista, mathverse, mathvision, mathvista, mathvl_test, mmmu_pro, "
+                                               "orm_test, synthetic, wemath; did you mean mathvision?"),
         (["benchmark.mathvista.rule=strict"], "benchmark.mathvista.rule: mathvista is not among the benchmarks chosen; "
                                               "pass benchmark=mathvista, or benchmark=[mathvista,...]"),
         (["benchmark=mathvista", "benchmark.mathvista.problms=x"],

@@ -22,7 +22,7 @@ MODEL_TYPE = {"qwen2_vl": {"vocab_size": 151_936}, "internvl": {}, "llama": {}, 
 
 def model(folder: Path, model_type: str = "qwen2_vl", **others: Any) -> Path:
     """A model's folder, as far as settings look into it."""
-    write_json(folder / "config.json", {"model_type": model_type, **MODEL_TYPE[model_type], **others})
+    write_json(folder / "config.json", {"model_type": model_type, **MODEL_TYPE.get(model_type, {}), **others})
     return folder
 
 
@@ -124,7 +124,11 @@ def test_a_stage_that_was_copied_out_of_its_run_still_says_what_it_is(run: Path,
     [
         ("qwen2_vl", {}, backbones.Qwen2VLBackboneConfig),
         ("qwen2_vl", {"vocab_size": 372}, backbones.TinyBackboneConfig),
+        ("qwen2_5_vl", {}, backbones.Qwen25VLBackboneConfig),
+        ("qwen3_vl", {}, backbones.Qwen3VLBackboneConfig),
         ("internvl", {}, backbones.InternVL25BackboneConfig),
+        ("internvl", {"text_config": {"model_type": "qwen2"}}, backbones.InternVL3BackboneConfig),
+        ("internvl_chat", {"llm_config": {"model_type": "qwen2"}}, backbones.InternVL3BackboneConfig),
         ("cogvlm2", {}, backbones.CogVLM2BackboneConfig),
         ("llama", {}, backbones.CausalLMBackboneConfig),
         ("llama", {"vision_config": {}}, backbones.HFBackboneConfig),
@@ -137,7 +141,7 @@ def test_a_folder_of_no_run_is_of_the_family_that_its_config_shows(
     assert type(config.backbone) is family
     tiny = family is backbones.TinyBackboneConfig
     assert config.evaluation.max_new_tokens == (80 if tiny else 2048)
-    if family is backbones.Qwen2VLBackboneConfig:
+    if issubclass(family, backbones.Qwen2VLBackboneConfig):
         assert (config.backbone.min_pixels, config.backbone.max_pixels) == (None, None)  # the folder's own
 
 

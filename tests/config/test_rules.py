@@ -152,6 +152,13 @@ def test_folders_without_a_model_are_refused_and_with_one_taken(refusal, read, t
         ("tiny", '{"model_type": "llama"}', "holds a model of type 'llama', and this backbone's is 'qwen2_vl'"),
         ("qwen2vl", "{}", "holds a model of type null, and this backbone's is 'qwen2_vl'"),
         ("internvl2_5", '{"model_type": "cogvlm2"}', "and this backbone's is 'internvl' or 'internvl_chat'"),
+        (
+            "qwen2_5_vl",
+            '{"model_type": "qwen2_vl"}',
+            "holds a model of type 'qwen2_vl', and this backbone's is 'qwen2_5_vl'",
+        ),
+        ("qwen3_vl", '{"model_type": "qwen2_5_vl"}', "and this backbone's is 'qwen3_vl'"),
+        ("internvl3", '{"model_type": "llama"}', "and this backbone's is 'internvl' or 'internvl_chat'"),
         ("cogvlm2", '{"model_type": "internvl"}', "and this backbone's is 'cogvlm2' or null"),
         ("qwen2vl", "[]", "its config.json cannot be read as a JSON object"),
         ("qwen2vl", "{", "its config.json cannot be read as a JSON object"),

@@ -128,6 +128,8 @@ def test_earlier_turns_are_read_and_not_learnt(digits: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(("format", "family", "mark"), [
     ("llamafactory", "internvl2_5", "<image>\nYou"),
     ("swift", "internvl2_5", "<image>You"),
+    ("llamafactory", "internvl3", "<image>\nYou"),
+    ("llamafactory", "qwen3_vl", "<image>You"),
     ("llamafactory", "qwen2vl", "<image>You"),
 ])  # fmt: skip
 def test_a_line_break_follows_a_picture_where_the_model_reads_one_and_the_tool_writes_none(

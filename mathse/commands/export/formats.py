@@ -27,7 +27,7 @@ from mathse.runs.store import write_json, write_jsonl
 ROWS = "train.jsonl"
 DATASET = "mathse"  # its name in dataset_info.json
 # Families that read a line break after a picture. ms-swift writes it, LLaMA-Factory does not.
-BREAK_AFTER_PICTURE = ("internvl2_5",)
+BREAK_AFTER_PICTURE = ("internvl2_5", "internvl3")
 
 
 class ToolFormat(NamedTuple):

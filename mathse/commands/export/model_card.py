@@ -23,6 +23,12 @@ from mathse.runs.reader import Run
 FAMILIES = {
     "tiny": ("none: its weights were random", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
     "qwen2vl": ("Apache-2.0", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
+    "qwen2_5_vl": ("Apache-2.0", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
+    "qwen3_vl": ("Apache-2.0", "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})"),
+    "internvl3": (
+        "MIT; its language model, Qwen2.5, Apache-2.0",
+        "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})",
+    ),
     "internvl2_5": (
         "MIT; its language model has terms of its own",
         "transformers.AutoModelForImageTextToText.from_pretrained({folder!r})",
@@ -148,8 +154,8 @@ def _describe_adapter_use(run: Run, stage: str, backbone: Mapping[str, Any]) -> 
         yield f"Its base is the checkpoint of stage {title(base.stage)} of the same run (BASE below), and no other.\n"
     elif base.hub is None:
         yield "Its base is the model from which the run started, which is not published (BASE below).\n"
-    if read_family(backbone) == "internvl2_5":
-        yield "The base must have transformers' layout: `mathse convert` converts the published InternVL2.5.\n"
+    if read_family(backbone) in ("internvl2_5", "internvl3"):
+        yield "The base must have transformers' layout: `mathse convert` converts the published folder.\n"
     yield "```"
     yield f"base = transformers.AutoModelForImageTextToText.from_pretrained({base.hub or 'BASE'!r})"
     yield "peft.PeftModel.from_pretrained(base, 'FOLDER')"

@@ -14,8 +14,11 @@ from mathse.config.backbones import (
     SMOLLM2_VISION,
     CausalLMBackboneConfig,
     CogVLM2BackboneConfig,
+    InternVL3BackboneConfig,
     InternVL25BackboneConfig,
     Qwen2VLBackboneConfig,
+    Qwen3VLBackboneConfig,
+    Qwen25VLBackboneConfig,
     SmolLM2VisionBackboneConfig,
     TinyBackboneConfig,
 )
@@ -30,7 +33,10 @@ PATCH = 14  # pixels, of smollm2_vision's tower
 MODEL_TYPES: dict[type, tuple[str | None, ...]] = {  # config.json's model_type; the published CogVLM2 has none
     TinyBackboneConfig: ("qwen2_vl",),
     Qwen2VLBackboneConfig: ("qwen2_vl",),
+    Qwen25VLBackboneConfig: ("qwen2_5_vl",),
+    Qwen3VLBackboneConfig: ("qwen3_vl",),
     InternVL25BackboneConfig: ("internvl", "internvl_chat"),
+    InternVL3BackboneConfig: ("internvl", "internvl_chat"),
     CogVLM2BackboneConfig: ("cogvlm2", None),
     SmolLM2VisionBackboneConfig: ("llava",),
 }

@@ -1,7 +1,8 @@
 """Readers of published problem files for the comparison: benchmarks, and training rows for ``check_against``.
 
 A file holds JSON lines, a JSON list, or an object of id -> row, ``.gz`` too, with the keys of MathVista, MathVerse,
-MATH-V, DynaMath, We-Math, Geometry3K, conversations or our own rows. Images are searched in the file's folder.
+MATH-V, DynaMath, We-Math, LogicVista, MMMU, Geometry3K, conversations or our own rows. Images are searched in the
+file's folder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mathse.types import Problem
 IDS = ("id", "pid", "sample_index", "question_id", "problem_id", "qid", "ID")
 QUESTIONS = ("question", "problem_text", "problem", "query", "query_wo", "instruction", "English_problem")
 CONVERSATIONS = ("conversations", "messages")
-PICTURES = ("images", "image_file", "image", "image_path", "image_url", "imgname", "img")
+PICTURES = ("images", "image_file", "image", "image_path", "image_url", "imgname", "img", "imagename", "image_1")
 
 
 def index_of(

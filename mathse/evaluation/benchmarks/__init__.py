@@ -1,4 +1,5 @@
-"""Rows and official scoring of MathVista, MathVerse, MATH-Vision, We-Math and MathVL-test.
+"""Rows and official scoring of MathVista, MathVerse, MATH-Vision, We-Math, MathVL-test, DynaMath, LogicVista and
+MMMU-Pro.
 
 Each module implements ``mathse.evaluation.benchmark.Benchmark``.
 """
@@ -16,6 +17,9 @@ SETTINGS = {  # benchmark -> its settings class in mathse.config.evaluation
     "mathvision": "MathVision",
     "mathvl_test": "MathVLTest",
     "wemath": "WeMath",
+    "dynamath": "DynaMath",
+    "logicvista": "LogicVista",
+    "mmmu_pro": "MMMUPro",
 }
 NAMES = tuple(SETTINGS)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mathse.evaluation.benchmark import NOT_SCORED, Extraction, Item, Scored, share
+from mathse.evaluation.benchmark import NOT_SCORED, Extraction, Item, Scored, paired, share
 
 
 @cache
@@ -19,6 +19,32 @@ def prompt_file(name: str) -> str:
 def unscored(item: Item, response: str, extraction: Extraction, answer: str, note: str = "") -> Scored:
     """Return a row without a verdict."""
     return Scored(item.problem.id, response, extraction.text, None, answer, None, NOT_SCORED, note)
+
+
+def score_by_rule(
+    items: Sequence[Item],
+    responses: Sequence[str],
+    extractions: Sequence[Extraction],
+    verdict: Callable[[Item, str], tuple[str, bool, str]],
+) -> list[Scored]:
+    """Return a verdict on each extraction.
+
+    Args:
+        verdict: returns, for an item and an extracted answer, the answer in the benchmark's normal form, whether it is
+            correct, and a note.
+    """
+    scored = []
+    for item, response, extraction in paired(items, responses, extractions):
+        reference = item.problem.answer
+        if extraction.text is None:
+            scored.append(unscored(item, response, extraction, reference, "the answer was not extracted"))
+            continue
+        prediction, correct, note = verdict(item, extraction.text)
+        decided_by = f"{extraction.decided_by}+rule"
+        scored.append(
+            Scored(item.problem.id, response, extraction.text, prediction, reference, correct, decided_by, note)
+        )
+    return scored
 
 
 def overall(scored: Sequence[Scored]) -> dict[str, float | int]:

@@ -21,7 +21,15 @@ from mathse.types import whole_characters
 
 Source = Path | tuple[str, str | None, str]  # a file, or the hub's data set (id, configuration, split)
 # Benchmark -> a key that only its rows have, for the error about a file of another benchmark.
-_UNIQUE_KEYS = {"mathvista": "pid", "mathverse": "sample_index", "mathvision": "level", "wemath": "ID"}
+_UNIQUE_KEYS = {
+    "mathvista": "pid",
+    "mathverse": "sample_index",
+    "dynamath": "answer_type",
+    "mathvision": "level",
+    "wemath": "ID",
+    "logicvista": "imagename",
+    "mmmu_pro": "topic_difficulty",
+}
 # Key -> the allowed types of its value, and their name in an error.
 _TYPES = {
     "question": ((str,), "text"),
@@ -70,16 +78,20 @@ def load_items(
         images: the folder of the images. None: the file's folder, or the folder with the hub's pictures.
         need_images: whether a missing image is an error.
     """
-    if isinstance(source, Path):
-        source_rows, folder = read_file(source, key), images or source.parent
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = images or Path(cache) / "mathse" / "benchmarks" / name
-        source_rows = read_hub(*source, key, folder, need_images)
+    folder = images or find_image_folder(name, source)
+    source_rows = read_file(source, key) if isinstance(source, Path) else read_hub(*source, key, folder, need_images)
     items = [build(source_row, folder, need_images) for source_row in checked(source_rows, name, key, required)]
     if not items:
         raise DataError(f"{source}: no rows; give {name}'s problems")
     return items
+
+
+def find_image_folder(name: str, source: Source) -> Path:
+    """Return the folder of a benchmark's images: the file's folder, or the folder with the hub's pictures."""
+    if isinstance(source, Path):
+        return source.parent
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "mathse" / "benchmarks" / name
 
 
 def read_file(path: Path, key: str) -> Iterator[SourceRow]:

@@ -29,7 +29,7 @@ from mathse.config.evaluation import WeMathConfig
 from mathse.data.readers.llava import options_of
 from mathse.errors import ConfigError, DataError
 from mathse.evaluation.benchmark import LLM, Extraction, Item, Scored, check_choice, paired, share
-from mathse.evaluation.benchmarks.common import unscored
+from mathse.evaluation.benchmarks.common import score_by_rule
 from mathse.evaluation.benchmarks.marker import marked_answer
 from mathse.evaluation.benchmarks.math_verifier import second_opinions, version
 from mathse.evaluation.benchmarks.rows import SourceRow, checked, image_path, read_file
@@ -109,15 +109,9 @@ class WeMath:
         self, items: Sequence[Item], responses: Sequence[str], extractions: Sequence[Extraction], llm: LLM | None = None
     ) -> list[Scored]:
         """Compare each letter with the reference."""
-        scored = []
-        for item, response, extraction in paired(items, responses, extractions):
-            answer, reference = extraction.text, item.problem.answer
-            if answer is None:
-                scored.append(unscored(item, response, extraction, reference, "the answer was not extracted"))
-                continue
-            decided_by = f"{extraction.decided_by}+rule"
-            scored.append(Scored(item.problem.id, response, answer, answer, reference, answer == reference, decided_by))
-        return scored
+        return score_by_rule(
+            items, responses, extractions, lambda item, answer: (answer, answer == item.problem.answer, "")
+        )
 
     def mapped(self, response: str) -> str:
         """Return the student's marked answer behind "<Answer>:"."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -24,12 +24,21 @@ from mathse.models.base import IMAGE_CACHE_BYTES, Encoded, Features
 from mathse.models.cache import BoundedCache
 from mathse.models.chat import DECODER_SCOPE, ChatBackbone
 from mathse.models.checkpoint import as_dtype, expect_family, open_model, open_processor, resolve, wrap_library_errors
-from mathse.models.internvl2_5.published import MODEL_TYPE, build_chat_template, build_native_config, read_published
+from mathse.models.internvl2_5.published import (
+    INTERNLM2,
+    MODEL_TYPE,
+    Language,
+    build_chat_template,
+    build_native_config,
+    read_published,
+)
 from mathse.models.internvl2_5.tokenizer import END
 from mathse.models.row import Row
 from mathse.seeds import derive
 
 JPEG_QUALITY = (75, 100)  # range of the random JPEG compression in the published training code
+
+Family = TypeVar("Family", bound="InternVL25Backbone")
 
 
 class InternVL25Backbone(ChatBackbone):
@@ -41,6 +50,7 @@ class InternVL25Backbone(ChatBackbone):
     """
 
     family: ClassVar[str] = "internvl2_5"
+    language: ClassVar[Language] = INTERNLM2  # of published folders
     parts: Mapping[str, str] = {
         "connector": r"model\.multi_modal_projector(\.|$)",
         "tower": r"model\.vision_tower(\.|$)",
@@ -140,11 +150,16 @@ class InternVL25Backbone(ChatBackbone):
 
 def architecture(settings: InternVL25BackboneConfig) -> Architecture:
     """Return the model of a folder's config.json in either layout, without weights."""
+    return read_architecture(InternVL25Backbone, settings)
+
+
+def read_architecture(family: type[InternVL25Backbone], settings: InternVL25BackboneConfig) -> Architecture:
+    """Return the model of the family that a folder's config.json describes, without weights."""
     folder, config = Path(settings.path), None
-    published = expect_family(folder, InternVL25Backbone.family, (InternVLConfig.model_type, MODEL_TYPE))
+    published = expect_family(folder, family.family, (InternVLConfig.model_type, MODEL_TYPE))
     if published["model_type"] == MODEL_TYPE:
         # The tokenizer defines the id of the image token. It changes no size, so any id will do.
-        config = build_native_config(published, image_token_id=0, where=str(folder / "config.json"))
+        config = build_native_config(published, family.language, image_token_id=0, where=str(folder / "config.json"))
     model = open_model(
         InternVLForConditionalGeneration, folder, attention=settings.attention, config=config, weights=False
     )
@@ -153,7 +168,7 @@ def architecture(settings: InternVL25BackboneConfig) -> Architecture:
     tiles = [most + (most > 1) for most in (settings.train_tiles, settings.eval_tiles)]  # with the thumbnail
     images, limits = GotOcr2ImageProcessorPil(), {"crop_to_patches": True, "max_patches": settings.eval_tiles}
     return Architecture(
-        InternVL25Backbone.bare(model),
+        family.bare(model),
         settings.dtype,
         (tiles[0] * (cells + 1), tiles[1] * (cells + 1)),  # with a class token for each tile
         (tiles[0] * seq_length + 3, tiles[1] * seq_length + 3),  # <img>, </img> and the line's end
@@ -167,8 +182,13 @@ def load(settings: InternVL25BackboneConfig, weights: bool = True) -> InternVL25
 
     ``weights`` False: only for prompts, see ``mathse.models.prompt_reader``.
     """
+    return open_family(InternVL25Backbone, settings, weights)
+
+
+def open_family(family: type[Family], settings: InternVL25BackboneConfig, weights: bool) -> Family:
+    """Open a checkpoint of the family."""
     folder = resolve(settings.path, settings.revision, weights)
-    config, processor, generation = read_folder(folder, settings.system)
+    config, processor, generation = read_folder(folder, settings.system, family)
     model = open_model(
         InternVLForConditionalGeneration,
         folder,
@@ -179,11 +199,11 @@ def load(settings: InternVL25BackboneConfig, weights: bool = True) -> InternVL25
     )
     if generation is not None:
         model.generation_config = generation
-    return InternVL25Backbone(model, processor, settings)
+    return family(model, processor, settings)
 
 
 def read_folder(
-    folder: Path, system: str | None = None
+    folder: Path, system: str | None = None, family: type[InternVL25Backbone] = InternVL25Backbone
 ) -> tuple[InternVLConfig | None, InternVLProcessor, GenerationConfig | None]:
     """Read everything except the weights from a folder of either layout.
 
@@ -194,9 +214,9 @@ def read_folder(
     Raises CheckpointError for a folder of another family.
     """
     config = generation = None
-    config_json = expect_family(folder, InternVL25Backbone.family, (InternVLConfig.model_type, MODEL_TYPE))
+    config_json = expect_family(folder, family.family, (InternVLConfig.model_type, MODEL_TYPE))
     if config_json["model_type"] == MODEL_TYPE:
-        config, processor, generation = read_published(folder)
+        config, processor, generation = read_published(folder, family.language)
     else:
         processor = open_processor(folder)
         # With Pillow the pixels equal the published ones. The torchvision processor that AutoProcessor opens differs by

@@ -7,8 +7,9 @@ Source: the published ``config.json``, conversation template and ``InternVLChatM
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
@@ -27,7 +28,7 @@ from mathse.runs.store import read_json
 
 MODEL_TYPE = "internvl_chat"
 TEMPLATE = "internvl2_5"  # conversation template; earlier InternVL checkpoints have others
-LANGUAGE, PIXEL_SHUFFLE = "InternLM2ForCausalLM", "v2"
+PIXEL_SHUFFLE = "v2"
 
 # The published default of conversation template internvl2_5: "You are InternVL, a multimodal large language model,
 # developed by Shanghai AI Laboratory, Tsinghua University and partners."
@@ -37,21 +38,37 @@ _MEAN, _DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _BICUBIC = 3
 
 
-def read_published(folder: Path) -> tuple[InternVLConfig, InternVLProcessor, GenerationConfig]:
+class Language(NamedTuple):
+    """A language model of published folders.
+
+    Attributes:
+        architecture: its name in llm_config.
+        checkpoint: a checkpoint with this language model, for messages.
+        convert_config: converts the published llm_config to settings of transformers' class.
+        build_tokenizer: builds the tokenizer of a published folder.
+    """
+
+    architecture: str
+    checkpoint: str
+    convert_config: Callable[[dict[str, Any]], dict[str, Any]]
+    build_tokenizer: Callable[[Path], PreTrainedTokenizerFast]
+
+
+def read_published(folder: Path, language: Language) -> tuple[InternVLConfig, InternVLProcessor, GenerationConfig]:
     """Return config, processor and generation settings of a published folder. No weight is read.
 
     Raises CheckpointError for a setting that is missing, wrong or of another InternVL, and for a tokenizer that is
     damaged or does not match the embedding.
     """
     published = read_config(folder)
-    tokenizer = build_tokenizer(folder)
-    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    config = build_native_config(published, image_token_id=image_id, where=str(folder / "config.json"))
+    config = build_native_config(published, language, image_token_id=0, where=str(folder / "config.json"))
+    tokenizer = language.build_tokenizer(folder)
+    config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
     rows = config.text_config.vocab_size
     if len(tokenizer) > rows:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; tokenizer.model and "
-            "config.json do not belong together, download them again"
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows; the tokenizer's files "
+            "and config.json do not belong together, download them again"
         )
     return config, build_processor(folder, published, tokenizer), build_generation_config(folder, tokenizer)
 
@@ -59,7 +76,9 @@ def read_published(folder: Path) -> tuple[InternVLConfig, InternVLProcessor, Gen
 # --- config.json -----------------------------------------------------------------------------------------------------
 
 
-def build_native_config(published: dict[str, Any], *, image_token_id: int, where: str) -> InternVLConfig:
+def build_native_config(
+    published: dict[str, Any], language: Language, *, image_token_id: int, where: str
+) -> InternVLConfig:
     """Return the settings of a published ``config.json`` as transformers' config.
 
     Args:
@@ -71,7 +90,7 @@ def build_native_config(published: dict[str, Any], *, image_token_id: int, where
         # Settings for which transformers' class has a single fixed value.
         vision, text = published["vision_config"], published["llm_config"]
         for setting, value, supported in (
-            ("llm_config.architectures", text.get("architectures"), [LANGUAGE]),
+            ("llm_config.architectures", text.get("architectures"), [language.architecture]),
             ("template", published["template"], TEMPLATE),
             ("ps_version", published["ps_version"], PIXEL_SHUFFLE),
             ("use_thumbnail", published.get("use_thumbnail", True), True),
@@ -80,12 +99,11 @@ def build_native_config(published: dict[str, Any], *, image_token_id: int, where
         ):
             if value != supported:
                 raise CheckpointError(
-                    f"{where}: {setting} is {value!r}, and only {supported!r} is supported; name an InternVL2.5 "
-                    "checkpoint with an InternLM2.5 language model, such as OpenGVLab/InternVL2_5-8B"
+                    f"{where}: {setting} is {value!r}, and only {supported!r} is supported; name {language.checkpoint}"
                 )
         return InternVLConfig(
             vision_config=_convert_vision(vision),
-            text_config=_convert_text(text),
+            text_config=language.convert_config(text),
             image_token_id=image_token_id,
             image_seq_length=count_tokens_per_tile(published),
             downsample_ratio=float(published["downsample_ratio"]),
@@ -135,10 +153,9 @@ def _convert_vision(published: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _convert_text(published: dict[str, Any]) -> dict[str, Any]:
-    # InternLM2 is Llama with queries, keys and values in a common matrix; see weights.py.
+def convert_sizes(published: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the configs of InternLM2 and Qwen2 have in common."""
     return {
-        "model_type": "llama",
         "vocab_size": published["vocab_size"],
         "hidden_size": published["hidden_size"],
         "intermediate_size": published["intermediate_size"],
@@ -149,14 +166,30 @@ def _convert_text(published: dict[str, Any]) -> dict[str, Any]:
         "max_position_embeddings": published["max_position_embeddings"],
         "initializer_range": published.get("initializer_range", 0.02),
         "rms_norm_eps": published["rms_norm_eps"],
-        "attention_bias": published.get("bias", True),  # of wqkv and wo; the published class's default
-        "mlp_bias": False,
         "rope_parameters": _convert_rope(published),
         "pad_token_id": published.get("pad_token_id"),
         "bos_token_id": published.get("bos_token_id"),
         "eos_token_id": published.get("eos_token_id"),
         "tie_word_embeddings": published.get("tie_word_embeddings", False),
     }
+
+
+def _convert_internlm2(published: dict[str, Any]) -> dict[str, Any]:
+    # InternLM2 is Llama with queries, keys and values in a common matrix; see weights.py.
+    return {
+        "model_type": "llama",
+        **convert_sizes(published),
+        "attention_bias": published.get("bias", True),  # of wqkv and wo; the published class's default
+        "mlp_bias": False,
+    }
+
+
+INTERNLM2 = Language(
+    "InternLM2ForCausalLM",
+    "an InternVL2.5 checkpoint with an InternLM2.5 language model, such as OpenGVLab/InternVL2_5-8B",
+    _convert_internlm2,
+    build_tokenizer,
+)
 
 
 def _convert_rope(published: dict[str, Any]) -> dict[str, Any]:

@@ -30,11 +30,16 @@ def tiny_internvl2_5(seed: int, heads: int = 4) -> InternVL25Backbone:
 
     vLLM supports it with 2 ``heads``; it has no heads of size 16.
     """
+    return InternVL25Backbone(*build_model(seed, heads, "llama"), InternVL25BackboneConfig())
+
+
+def build_model(seed: int, heads: int, language: str) -> tuple[InternVLForConditionalGeneration, InternVLProcessor]:
+    """Return a small model with random weights and its processor. ``language``: ``model_type`` of the decoder."""
     processor = _build_processor()
     tokenizer = processor.tokenizer
     config = InternVLConfig(
         text_config={
-            "model_type": "llama",
+            "model_type": language,
             **decoder_config(tokenizer, hidden_size=64, mlp_size=128, layers=2, heads=heads, kv_heads=2),
         },
         vision_config={
@@ -63,7 +68,7 @@ def tiny_internvl2_5(seed: int, heads: int = 4) -> InternVL25Backbone:
 
     model = draw_weights(seed, make)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    return InternVL25Backbone(model.eval(), processor, InternVL25BackboneConfig())
+    return model.eval(), processor
 
 
 def _build_processor() -> InternVLProcessor:
