@@ -585,7 +585,7 @@ def test_sharded_ranks_whose_loss_is_in_chunks_make_the_step_of_a_plain_one(
 
     changes: dict[str, Any] = {"optimizer": GRADIENT, "max_steps": 1}
     one, [log_of_one, *_] = fitted(tmp_path / "one", "auto", **changes)
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 16_000)  # ten tokens at a time
+    monkeypatch.setattr(loss, "LOGITS_CHUNK_BYTES", 16_000)  # ten tokens at a time
     monkeypatch.setattr(loss, "_log_once", never)  # the head is whole in a forward pass
     both, [log_of_both, *_] = fitted(tmp_path / "both", "fsdp2", **changes)
     assert log_of_both["loss"] == pytest.approx(log_of_one["loss"], abs=2e-5)

@@ -66,7 +66,7 @@ def test_text_that_a_response_is_begun_or_goes_on_with_is_read_and_not_sampled()
 def test_a_frozen_lower_layer_costs_its_forward_pass_alone(question: Row) -> None:
     backbone = opened("qwen2vl")
     row = Row(question="What is 7 + 5?", images=(), response="7 + 5 = 12.")
-    modes.prepare(backbone, modes.Fit(freeze=["tower", "connector"]), "32-true", 0)
+    modes.prepare(backbone, modes.FitConfig(freeze=["tower", "connector"]), "32-true", 0)
     layers = backbone.model.config.get_text_config().num_hidden_layers
     assert find_lowest_trained_layer(backbone) == 0
     for name, parameter in backbone.model.named_parameters():

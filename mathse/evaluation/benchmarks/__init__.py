@@ -12,14 +12,14 @@ from mathse.errors import ConfigError
 from mathse.evaluation.benchmark import Benchmark
 
 SETTINGS = {  # benchmark -> its settings class in mathse.config.evaluation
-    "mathvista": "MathVista",
-    "mathverse": "MathVerse",
-    "mathvision": "MathVision",
-    "mathvl_test": "MathVLTest",
-    "wemath": "WeMath",
-    "dynamath": "DynaMath",
-    "logicvista": "LogicVista",
-    "mmmu_pro": "MMMUPro",
+    "mathvista": "MathVistaConfig",
+    "mathverse": "MathVerseConfig",
+    "mathvision": "MathVisionConfig",
+    "mathvl_test": "MathVLTestConfig",
+    "wemath": "WeMathConfig",
+    "dynamath": "DynaMathConfig",
+    "logicvista": "LogicVistaConfig",
+    "mmmu_pro": "MMMUProConfig",
 }
 NAMES = tuple(SETTINGS)
 
