@@ -16,7 +16,7 @@ from mathse.data.domains import MATH, TaskDomain
 from mathse.inference import prompts
 from mathse.inference.prompts import binary_json, feedback_json, parse_annotation, parse_feedback
 from mathse.scoring.answers import MARKER, extract_answer
-from mathse.types import Problem, Status, Verdict
+from mathse.types import Problem, PromptStyle, Status, Verdict
 
 ORDERS = ("verdict_first", "analysis_first", "solve_first")
 UNPARSED = Verdict("", "unparsed")
@@ -161,7 +161,7 @@ def test_no_garbage_breaks_the_reader_or_passes_for_correct() -> None:
 CHOICE = Problem("p", "Which one is {x}?", choices=("1 cm", "2 cm"), answer="B")
 
 
-def judge_text(problem: Problem, path: str, style: prompts.Style, see_answer: bool) -> str:
+def judge_text(problem: Problem, path: str, style: PromptStyle, see_answer: bool) -> str:
     """All the words the judge reads: earlier turns, then its question."""
     question, history = prompts.judge_prompt(problem, path, style, see_answer)
     return "\n".join([*(text for turn in history for text in turn), question])
@@ -172,7 +172,7 @@ def test_choices_are_lettered_lines_under_the_question() -> None:
 
 
 @pytest.mark.parametrize("style", ["compact", "full"])
-def test_the_judge_reads_the_reference_answer_only_if_it_may(style: prompts.Style) -> None:
+def test_the_judge_reads_the_reference_answer_only_if_it_may(style: PromptStyle) -> None:
     blind = Problem("p", "How long?", answer="SECRET")
     assert "SECRET" in judge_text(blind, "Step 1: long.", style, see_answer=True)
     hidden = judge_text(blind, "Step 1: long.", style, see_answer=False)
@@ -180,7 +180,7 @@ def test_the_judge_reads_the_reference_answer_only_if_it_may(style: prompts.Styl
 
 
 @pytest.mark.parametrize("style", ["compact", "full"])
-def test_no_prompt_holds_the_reference_solution(style: prompts.Style) -> None:
+def test_no_prompt_holds_the_reference_solution(style: PromptStyle) -> None:
     [problem] = problems(1)
     draft = "Step 1: The digits are 9."
     said = Verdict("id", "wrong", "Step 1", "misread")
@@ -195,7 +195,7 @@ def test_no_prompt_holds_the_reference_solution(style: prompts.Style) -> None:
 
 
 @pytest.mark.parametrize("style", ["compact", "full"])
-def test_reflection_shows_the_feedback_there_is(style: prompts.Style) -> None:
+def test_reflection_shows_the_feedback_there_is(style: PromptStyle) -> None:
     draft, said = "Step 1: 7.", Verdict("id", "wrong", "Step 1", "a misread digit")
     text = prompts.reflection_prompt(CHOICE, draft, said, style)
     assert draft in text and "Step 1" in text and "a misread digit" in text

@@ -116,7 +116,7 @@ def token_log_probs(head: Any, states: Tensor, targets: Tensor, log_probs_of: Lo
 
 
 def count_chunk_tokens(head: Any) -> int:
-    """Return the number of tokens with float32 logits that fit into LOGITS_AT_ONCE bytes."""
+    """Return the number of tokens with float32 logits that fit into LOGITS_CHUNK_BYTES bytes."""
     return max(1, LOGITS_CHUNK_BYTES // (4 * int(head.out_features)))
 
 
