@@ -23,6 +23,7 @@ from mathse.config.parse import parse
 from mathse.config.program import format_command
 from mathse.config.schema import TrainConfig
 from mathse.config.trust import forbid_foreign_classes
+from mathse.config.updates import SFTUpdateConfig
 from mathse.errors import RunError
 from mathse.reporting import report
 from mathse.reporting.progress.wording import accuracy_text, gain, points
@@ -134,7 +135,7 @@ class Controls:
         config: TrainConfig = replace(
             self.config, name=f"{self.config.name}.{name}", task="sft", sft=sft, resume="branch",
             resume_from=[str(self.run.folder)], study=None, variant=None, plan=False,
-            evolution=replace(self.config.evolution, update="sft"),
+            evolution=replace(self.config.evolution, update=SFTUpdateConfig()),
         )  # fmt: skip
         folder = self.run.folder.with_name(f"{self.run.folder.name}_controls") / name
         run_task(config, folder)

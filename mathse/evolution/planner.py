@@ -301,7 +301,10 @@ class Planner:
                     yield self._plan_reflection(f"round_{number:02d}/reflection")
                 elif self.reflects and when == "last" and number == rounds:
                     yield self._plan_reflection("reflection")
-            yield self._add_fit(StagePlan("final"), self.bounds.rows, "final", measures_judge=False)
+            if isinstance(self.config.evolution.update, GroupUpdateConfig):
+                yield StagePlan("final")  # the student of the last round
+            else:
+                yield self._add_fit(StagePlan("final"), self.bounds.rows, "final", measures_judge=False)
         elif self.config.task == "distill":
             yield self._plan_distill(self.source.distillable()[: self.config.distill.size], has_fit=False)
         elif self.config.task == "sft":

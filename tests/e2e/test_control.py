@@ -11,6 +11,7 @@ import pytest
 
 from mathse.commands.control import Controls, main
 from mathse.errors import RunError
+from mathse.evaluation.compare import main as compare
 from mathse.runs.layout import CONTROLS, REPORT, SUMMARY
 from mathse.runs.ledger import sum_flops
 from mathse.runs.reader import FinishedStage, read_run
@@ -35,6 +36,10 @@ def test_the_control_of_equal_compute_spends_what_the_run_spent(
     said = capsys.readouterr().out
     assert "distilled rows, equal compute" in said and "McNemar's p" in said
     assert "Against its controls" in (finished / REPORT).read_text()
+    assert compare([str(finished), "--out", str(finished / "compared.html")]) == 0
+    said = capsys.readouterr().out
+    assert "runs beside their controls" in said and said.count("distilled rows, ") == 2
+    assert "Runs beside their controls" in (finished / "compared.html").read_text()
     rows = read_run(finished.with_name("run_controls") / "equal_compute").stage("sft")
     distilled = read_run(finished).stage("distill")
     assert rows is not None and distilled is not None

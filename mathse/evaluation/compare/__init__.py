@@ -17,7 +17,16 @@ from mathse.config.program import format_command
 from mathse.errors import RunError
 from mathse.evaluation.compare.pairs import pairs_of
 from mathse.evaluation.compare.results import RunResults, benchmarks_of, read_all_results
-from mathse.evaluation.compare.tables import Rows, accuracy_rows, cost_rows, error_rows, pair_rows, table_1, table_2
+from mathse.evaluation.compare.tables import (
+    Rows,
+    accuracy_rows,
+    controls_rows,
+    cost_rows,
+    error_rows,
+    pair_rows,
+    table_1,
+    table_2,
+)
 from mathse.reporting.progress.wording import align_columns
 from mathse.scoring.paper import SLIPS
 
@@ -77,6 +86,8 @@ def blocks(results: Sequence[RunResults], seed: int, tables: bool) -> list[tuple
     if costs := cost_rows(results):
         note = "All stages that a student was made from; tokens and FLOPs of measurements do not count."
         printed.append(("costs of the students", costs, note))
+    if controls := controls_rows(results):
+        printed.append(("runs beside their controls", controls, "The distilled rows without rounds (mathse control)."))
     complete_only = "Ours: only if every problem of the benchmark was scored."
     if tables or any("mathvl_test" in run.scores for run in results):
         note = f"{complete_only} {SLIPS['Table 1']}"

@@ -50,6 +50,7 @@ def write_comparison(results: Sequence[RunResults], seed: int, out: Path) -> Pat
         names=names,
         benchmarks=benchmarks,
         costs=tables.cost_rows(results),
+        controls=tables.controls_rows(results),
         table_1=tables.table_1(results),
         table_2=tables.table_2(results),
         mistakes=partial(mistakes_chart, counts) if counts else None,

@@ -12,7 +12,7 @@ from typing import Any
 from mathse.config.data import name_set
 from mathse.errors import DataError, RunError
 from mathse.evaluation.folder import SCORED, SETTINGS
-from mathse.runs.layout import METRICS, PREDICTIONS
+from mathse.runs.layout import CONTROLS, METRICS, PREDICTIONS
 from mathse.runs.ledger import add_costs, sum_seconds_until
 from mathse.runs.reader import FinishedStage, is_run, is_stage, read_stage, read_stages
 from mathse.runs.settings import nest
@@ -40,6 +40,7 @@ class RunResults:
     scores: Mapping[str, Scores]
     spent: Mapping[str, Any] | None = None  # costs of a training run's student; None: no training run
     seconds: Mapping[str, float] | None = None  # by device; None: not known
+    controls: Mapping[str, Any] | None = None  # the run beside its controls (mathse control); None: none were made
 
 
 def read_all_results(arguments: Sequence[str]) -> list[RunResults]:
@@ -60,7 +61,7 @@ def read_results(argument: str) -> RunResults:
     name, text = _name_and_folder(argument)
     folder = Path(text)
     scores: dict[str, Scores] = {}
-    spent = seconds = None
+    spent = seconds = controls = None
     if (folder / SETTINGS).is_file():
         # 1. An output folder of evaluate.py: all of its benchmarks.
         scores = {file.parent.name: _read_scores(file) for file in sorted(folder.glob(f"*/{SCORED}"))}
@@ -73,6 +74,7 @@ def read_results(argument: str) -> RunResults:
         run_stages: Sequence[FinishedStage] = ()
         if is_run(folder):
             stages = run_stages = read_stages(folder)
+            controls = read_json(folder / CONTROLS) if (folder / CONTROLS).is_file() else None
         elif is_stage(folder):
             stages, run_stages = (read_stage(folder),), _stages_of_run(folder)
         if measured := [stage for stage in stages if stage.has(PREDICTIONS)]:
@@ -86,7 +88,7 @@ def read_results(argument: str) -> RunResults:
             f"{text}: holds no scored answers; pass an output folder of evaluate.py, a stage of a training run that "
             "has predictions.jsonl, or a training run"
         )
-    return RunResults(name, scores, spent, seconds)
+    return RunResults(name, scores, spent, seconds, controls)
 
 
 def _stages_of_run(stage: Path) -> Sequence[FinishedStage]:

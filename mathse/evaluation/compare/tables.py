@@ -10,6 +10,7 @@ from mathse.evaluation.error_types import UNCLEAR
 from mathse.evaluation.metrics import circumstances
 from mathse.reporting.progress.costs import CURRENCY_NAMES, TIME_COLUMN, cost_cells, device_time
 from mathse.reporting.progress.wording import gain, percent, points, span
+from mathse.reporting.report.run import control_rows
 from mathse.scoring import paper
 from mathse.scoring.metrics import wilson
 
@@ -67,6 +68,17 @@ def cost_rows(results: Sequence[RunResults]) -> Rows:
     """Return the cost of each student of a training run, in every currency; empty without a training run."""
     rows = [[run.label, *cost_cells(run.spent), device_time(run.seconds)] for run in results if run.spent is not None]
     return [["run", *CURRENCY_NAMES.values(), TIME_COLUMN], *rows] if rows else []
+
+
+def controls_rows(results: Sequence[RunResults]) -> Rows:
+    """Return each run beside its controls; empty if no run has controls."""
+    rows: Rows = []
+    for run in results:
+        for row in control_rows(run.controls) if run.controls is not None else ():
+            if not rows:
+                rows.append(["run", *row])
+            rows.append([run.label, *map(str, row.values())])
+    return rows
 
 
 def p_text(p: float) -> str:

@@ -89,7 +89,7 @@ def run_page(
             }
             for e in scored
         ],
-        "controls": _controls(run),
+        "controls": None if (controls := run.json(CONTROLS)) is None else control_rows(controls),
         "flow": partial(charts.flow, run.entries, problems_of=_transition_link),
         "transitions": [
             {
@@ -132,11 +132,8 @@ def _figures(run: Run, scored: Sequence[Mapping[str, Any]]) -> Iterator[tuple[st
         yield "wall time", duration(seconds), f"{len(run.stages)} stages"
 
 
-def _controls(run: Run) -> list[Row] | None:
-    """Compare the last student with the controls of ``mathse control``; None for a run without controls."""
-    controls = run.json(CONTROLS)
-    if controls is None:
-        return None
+def control_rows(controls: Mapping[str, Any]) -> list[Row]:
+    """Compare a run's last student with the controls of ``mathse control``, the content of controls.json."""
     rows: list[Row] = []
     for key, name in CONTROL_TITLES.items():
         control = controls[key]
