@@ -192,11 +192,11 @@ def test_an_engine_ends_with_the_run_that_is_killed(light: str, port: int, tmp_p
     checkpoint = folder(tmp_path / "checkpoint", 1)
     name = content_name(checkpoint)
     code = (
-        "import sys, time; from pathlib import Path; from mathse.config.generators import ServerGenerator;"
+        "import sys, time; from pathlib import Path; from mathse.config.generators import ServerGeneratorConfig;"
         "from mathse.inference.serving.address import Address;"
         "from mathse.inference.serving.engines import StartedEngine;"
         "_, command, url, run, checkpoint, name = sys.argv;"
-        "engine = StartedEngine(ServerGenerator(command=command), Address(url), Path(run), lambda text: None);"
+        "engine = StartedEngine(ServerGeneratorConfig(command=command), Address(url), Path(run), lambda text: None);"
         "engine.serve(Path(checkpoint), name);"
         "print('served', flush=True); time.sleep(60)"
     )
