@@ -46,6 +46,7 @@ VERDICTS = "verdicts.jsonl"  # Verdict: the judge's verdict on each path, or on 
 TRAIN = "train.jsonl"  # ReasoningPath: D_SFT after the stage
 INCORRECT = "incorrect.jsonl"  # {path, verdict}: R_incorrect after the stage
 PREFERENCES = "preferences.jsonl"  # Preference: {chosen, rejected}, the pairs of a fit by DPO
+ROLLOUTS = "rollouts.jsonl"  # Rollout: paths of an online round with token ids, log-probabilities and verdicts
 RESPONSES = "responses.jsonl"  # Response: {path, right, mismatched, advantage}, of a fit on verdicts or advantages
 REFERENCE = "reference.jsonl"  # {id, ...}: log-probabilities of these pairs or paths before the fit
 FIRST_FIT = "sft"  # a folder with the log of the fit that came before that on pairs (evolution.update=sft_then_dpo)

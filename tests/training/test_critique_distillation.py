@@ -8,23 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from online_jobs import make_online_job
 from small import problems, tiny_backbone
 
-from mathse.config.fits import FitConfig, OptimizerConfig
-from mathse.config.schema import TrainerConfig
 from mathse.config.updates import CritiqueUpdateConfig
-from mathse.evolution.online import RoundRollouts
-from mathse.inference.rows import solve_row
 from mathse.models.row import Row
 from mathse.runs.store import read_jsonl
 from mathse.training.fit import FitJob, fit
-from mathse.training.groups import Sampling
 from mathse.training.updates.critique import CritiqueDistillation
 from mathse.training.updates.policy_gradient import ResponseTokens
 from mathse.types import Problem, ReasoningPath, Verdict
-
-LR = 1e-2
-SAMPLING = Sampling(temperature=1.0, max_new_tokens=6)
 
 
 class NamesAStep:
@@ -43,25 +36,7 @@ def job(folder: Path, pool: Sequence[Problem], **settings: object) -> FitJob:
     update = CritiqueDistillation(
         CritiqueUpdateConfig(steps=2, problems_per_step=3, max_draws=1, **settings)  # type: ignore[arg-type]
     )
-    rollouts = RoundRollouts(
-        update,
-        pool,
-        NamesAStep(),
-        SAMPLING,
-        samples=2,
-        rows_at_once=64,
-        folder=folder,
-        seed=7,
-        stage="round_01",
-        model="distill",
-        accepts=lambda verdict: verdict.status == "correct",
-    )
-    settings_of_fit = FitConfig(
-        epochs=None, max_steps=2, batch_size=6, micro_batch_size=4, optimizer=OptimizerConfig(lr=LR)
-    )
-    trainer = TrainerConfig(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
-    rows = [solve_row("compact", problem) for problem in pool]
-    return FitJob(folder, rows, 5, settings_of_fit, trainer, update=update, sampling=SAMPLING, online=rollouts)
+    return make_online_job(folder, update, pool, NamesAStep(), samples=2, micro_batch_size=4)
 
 
 def test_expected_gradient_is_that_of_the_divergence_from_the_teacher() -> None:
@@ -128,7 +103,7 @@ def test_the_control_shows_the_critique_of_another_response(tmp_path: Path, monk
     assert critiques(shuffled[:6]) == [*critiques(own[:6])[1:], critiques(own[:6])[0]]
 
 
-def test_the_student_moves_towards_its_teacher(tmp_path: Path) -> None:
+def test_failed_responses_have_a_gradient_where_every_reward_is_0(tmp_path: Path) -> None:
     fit(tiny_backbone(), job(tmp_path, problems(4)))
     first, second = read_jsonl(tmp_path / "train_log.jsonl")
     assert first["reward"] == 0 and first["grad_norm"] > 0 and second["step"] == 2

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import problems, tiny_backbone
+from online_jobs import SAMPLING, make_online_job
+from small import log_of, problems, tiny_backbone
 
-from mathse.config.fits import FitConfig, OptimizerConfig
-from mathse.config.schema import TrainerConfig
+from mathse.config.fits import OptimizerConfig
 from mathse.config.updates import PolicyGradientConfig
-from mathse.evolution.online import ROLLOUTS, Rollout, RoundRollouts
+from mathse.evolution.online import Rollout, RoundRollouts
 from mathse.inference.rows import solve_row
+from mathse.runs.layout import ROLLOUTS
 from mathse.runs.store import read_jsonl, sha256_file
 from mathse.training.fit import FitJob, fit
 from mathse.training.groups import Sampling
@@ -23,7 +24,6 @@ from mathse.training.updates.policy_gradient import PolicyGradient
 from mathse.types import Problem, ReasoningPath, Verdict
 
 STEPS, PROBLEMS, SAMPLES = 4, 3, 4
-SAMPLING = Sampling(temperature=1.0, max_new_tokens=6)
 
 
 class EvenLength:
@@ -38,30 +38,7 @@ class EvenLength:
 def online_job(folder: Path, micro: int = 12, **settings: object) -> FitJob:
     values = {"steps": STEPS, "problems_per_step": PROBLEMS, "max_draws": 1, **settings}
     update = PolicyGradient(PolicyGradientConfig(**values))  # type: ignore[arg-type]
-    pool = problems(8)
-    rollouts = RoundRollouts(
-        update,
-        pool,
-        EvenLength(),
-        SAMPLING,
-        samples=SAMPLES,
-        rows_at_once=64,
-        folder=folder,
-        seed=7,
-        stage="round_01",
-        model="distill",
-        accepts=lambda verdict: verdict.status == "correct",
-    )
-    fit_settings = FitConfig(
-        epochs=None,
-        max_steps=STEPS,
-        batch_size=PROBLEMS * SAMPLES,
-        micro_batch_size=micro,
-        optimizer=OptimizerConfig(lr=1e-2),
-    )
-    rows = [solve_row("compact", problem) for problem in pool]
-    trainer = TrainerConfig(accelerator="cpu", precision="32-true", checkpoint_every=1, log_every=1)
-    return FitJob(folder, rows, 5, fit_settings, trainer, update=update, sampling=SAMPLING, online=rollouts)
+    return make_online_job(folder, update, problems(8), EvenLength(), samples=SAMPLES, micro_batch_size=micro)
 
 
 def weights_of(folder: Path) -> str:
@@ -97,7 +74,7 @@ def test_a_step_is_the_one_that_plain_torch_makes(tmp_path: Path) -> None:
     job = online_job(tmp_path, 5, steps=1)
     assert isinstance(job.online, RoundRollouts)
     job.online.sampling = colder = Sampling(temperature, SAMPLING.max_new_tokens)
-    fit(backbone, replace(job, sampling=colder, settings=replace(job.settings, max_steps=1)))
+    fit(backbone, replace(job, sampling=colder))
 
     # The same by hand, a response at a time: GRPO's advantage, the mean over all tokens of -A log p, one AdamW step.
     plain = tiny_backbone()
@@ -139,7 +116,7 @@ def test_the_cut_into_micro_batches_changes_a_step_by_rounding_only(tmp_path: Pa
             folder = tmp_path / f"{aggregation}_{micro}"
             backbone = tiny_backbone()
             job = online_job(folder, micro, steps=1, aggregation=aggregation)
-            fit(backbone, replace(job, settings=replace(job.settings, max_steps=1)))
+            fit(backbone, job)
             after.append(torch.cat([p.detach().flatten() for p in backbone.model.parameters()]))
         # AdamW's first step is lr * sign(gradient) nearly everywhere, so a difference of rounding may flip few signs.
         for other in after[1:]:
@@ -205,6 +182,25 @@ def test_a_staleness_of_two_learns_from_samples_of_two_steps_before(tmp_path: Pa
         fit(tiny_backbone(), job)
     fit(tiny_backbone(), online_job(tmp_path / "killed", staleness=2))
     assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
+
+
+def test_after_a_kill_the_judge_reads_the_samples_of_before(tmp_path: Path) -> None:
+    # Another machine might sample another text, to which the stored verdicts would not belong.
+    job = online_job(tmp_path, steps=1)
+    assert isinstance(job.online, RoundRollouts)
+    seen: list[str] = []
+
+    class Killed(EvenLength):
+        def judge(self, problems: Sequence[Problem], paths: Sequence[ReasoningPath]) -> list[Verdict]:
+            seen.extend(path.text for path in paths)
+            raise KeyboardInterrupt
+
+    job.online.judge = Killed()
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_backbone(), job)
+    fit(tiny_backbone(seed=1), online_job(tmp_path, steps=1))
+    assert sorted(r.path.text for r in read_jsonl(tmp_path / ROLLOUTS, Rollout)) == sorted(seen)
 
 
 def test_a_reference_holds_the_student_back(tmp_path: Path) -> None:

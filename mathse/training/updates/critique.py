@@ -21,7 +21,6 @@ from mathse.training.updates.sampler import bound_weights, ratio_to_sampler
 class CritiqueDistillation:
     data = "groups"
     needs_critique = True
-    needs_old = True
 
     def __init__(self, settings: CritiqueUpdateConfig) -> None:
         self.settings, self.lr_scale, self.shuffled = settings, settings.lr_scale, settings.shuffled
