@@ -35,7 +35,7 @@ def settings_page() -> str:
     parts = [
         "# Settings",
         "Every setting is `KEY=VALUE` on the command line, and every group is `GROUP=OPTION`. An option brings "
-        "settings of its own. This page is made from `mathse/config`; adding `--cfg job` shows what a command "
+        "more settings. This page is made from `mathse/config`; adding `--cfg job` shows what a command "
         "line composes.",
         "## mathse train",
         *_section(TrainConfig, ""),

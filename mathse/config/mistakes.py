@@ -237,7 +237,7 @@ def _explain_no_target(path: str, group: str, entry: Any) -> Iterator[tuple[str,
 def _note_unknown(section: Place, key: str, value: Any, notes: Notes) -> None:
     """Add a sentence for each key at or below an unknown key: the options that have it, or else the nearest name."""
     names = () if section.schema is None else (name for name in settings_of(section.schema) if name != "_target_")
-    known = (*notes.known, *(section.below(name) for name in names))  # a user's judge has settings of its own
+    known = (*notes.known, *(section.below(name) for name in names))  # with the settings of a user's judge
     owners = [s for s in OPTIONS.get(section.choose.partition("@")[0], ()) if key in settings_of(s)]
     options = [option for schema in owners if (option := find_option(schema))]
     one_of = "one of " if len(options) > 1 else ""

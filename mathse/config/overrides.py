@@ -37,7 +37,7 @@ from mathse.config.sections import list_key_paths, to_plain
 from mathse.config.sweeps import explain_missing_option
 from mathse.errors import ConfigError, MathSEError
 
-# Errors of Hydra and OmegaConf in a composition. Hydra raises ValueError where it has no class of its own.
+# Errors of Hydra and OmegaConf in a composition. Some mistakes make Hydra raise a ValueError.
 COMPOSING = (HydraException, OmegaConfBaseException, ValueError)
 OPTION_NAMES = re.compile(r"[\w./\[\], -]+")  # one name, a list of names, or names to sweep over
 SETTING_KEY = re.compile(r"[\w./@-]+")

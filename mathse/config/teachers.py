@@ -1,4 +1,4 @@
-"""The teachers: who solves the seed problems and rewrites wrong paths, each option with settings of its own."""
+"""The settings of teachers, which solve the seed problems and rewrite wrong paths."""
 
 from __future__ import annotations
 

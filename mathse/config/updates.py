@@ -1,4 +1,4 @@
-"""The updates: the objective by which a round's student learns, each option with settings of its own.
+"""The settings of updates: the objective of a round's training run.
 
 Docs: mathse/training/updates. The class of an update says with ``data`` which rows it learns from.
 """
@@ -111,7 +111,7 @@ class KTOUpdateConfig(ResponseUpdateConfig):
 
 @dataclass(config=SETTINGS)
 class GroupUpdateConfig(ResponseUpdateConfig):
-    """An update that learns from groups of paths: from the paths of the round, or online from paths of its own."""
+    """An update from groups of paths: paths that the round has sampled, or, online, paths that each step samples."""
 
     data: ClassVar[Data] = "groups"
 

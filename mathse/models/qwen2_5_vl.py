@@ -93,7 +93,5 @@ def make_tiny(seed: int, heads: int = 4) -> Qwen25VLBackbone:
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=tiny_tokenizer.CHAT_TEMPLATE,
     )
-    model = draw_weights(seed, lambda: Qwen2_5_VLForConditionalGeneration(config))
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model = draw_weights(seed, lambda: Qwen2_5_VLForConditionalGeneration(config), tokenizer)
     return Qwen25VLBackbone(model.eval(), processor)

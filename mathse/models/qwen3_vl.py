@@ -132,7 +132,5 @@ def make_tiny(seed: int, heads: int = 4) -> Qwen3VLBackbone:
         video_processor=Qwen3VLVideoProcessor(),
         chat_template=tiny_tokenizer.CHAT_TEMPLATE,
     )
-    model = draw_weights(seed, lambda: Qwen3VLForConditionalGeneration(config))
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model = draw_weights(seed, lambda: Qwen3VLForConditionalGeneration(config), tokenizer)
     return Qwen3VLBackbone(model.eval(), processor)

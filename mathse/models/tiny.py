@@ -52,9 +52,7 @@ class TinyBackbone(Qwen2VLBackbone):
             processor = build_processor(settings.min_pixels, settings.max_pixels)
             tokenizer = processor.tokenizer
             config = build_config(settings, tokenizer)
-            model = draw_weights(init_seed, lambda: Qwen2VLForConditionalGeneration(config))
-            model.generation_config.eos_token_id = tokenizer.eos_token_id
-            model.generation_config.pad_token_id = tokenizer.pad_token_id
+            model = draw_weights(init_seed, lambda: Qwen2VLForConditionalGeneration(config), tokenizer)
             # Parameters only: the rotary frequencies are buffers and stay float32, as in a checkpoint.
             for weight in model.parameters():
                 weight.data = weight.data.to(as_dtype(settings.dtype))
@@ -147,9 +145,7 @@ def tiny_causal_lm(seed: int) -> CausalLMBackbone:
     tokenizer = tiny_tokenizer.build_tokenizer()
     tokenizer.chat_template = tiny_tokenizer.CHAT_TEMPLATE
     config = LlamaConfig(**decoder_config(tokenizer, hidden_size=64, mlp_size=128, layers=2, heads=4, kv_heads=2))
-    model = draw_weights(seed, lambda: LlamaForCausalLM(config))
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model = draw_weights(seed, lambda: LlamaForCausalLM(config), tokenizer)
     return CausalLMBackbone(model, tokenizer)
 
 
@@ -193,8 +189,16 @@ def decoder_config(
     }
 
 
-def draw_weights(seed: int, make: Callable[[], Model]) -> Model:
-    """Return the result of ``make`` with random weights from the seed. torch's global generator is not changed."""
+def draw_weights(seed: int, make: Callable[[], Model], tokenizer: Any = None) -> Model:
+    """Return the model of ``make`` with random weights from the seed. torch's global generator is not changed.
+
+    ``tokenizer``: sampling stops at its end token and pads with its padding token; None: as the model says.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights") % 2**32)
-        return make()
+        model: Any = make()
+    if tokenizer is not None:
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    drawn: Model = model
+    return drawn

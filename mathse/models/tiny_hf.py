@@ -38,15 +38,13 @@ PIXELS = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}  # areas
 def tiny(name: str, seed: int) -> HFBackbone:
     """Return the model of a class with its processor. ``name`` is its ``model_type``, a key of ``CLASSES``."""
     processor, model_class, config = CLASSES[name]()
-    model = draw_weights(seed, lambda: model_class(config))
+    model = draw_weights(seed, lambda: model_class(config), processor.tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Gemma 3's connector and LLaVA's newline start at zero: without a draw, pictures would make no difference.
         for parameter_name, weight in model.named_parameters():
             if parameter_name.endswith(("_projection_weight", "image_newline")):
                 weight.data.normal_(std=0.05)
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     backbone = HFBackbone(model.eval(), processor)
     apply_settings(backbone, HFBackboneConfig(), name)
     return backbone

@@ -161,7 +161,7 @@ def _describe_judge(run: Run) -> Iterator[str]:
     yield "\n## The judge\n"
     if run.orm and run.orm["overall_accuracy"] is not None:  # None for an ORM without rows to train on
         right = 100 * float(run.orm["overall_accuracy"])
-        yield f"The ORM judged {right:.1f} % of {run.orm['n']:,} held-out paths of its own students right.\n"
+        yield f"The ORM is right on {right:.1f} % of {run.orm['n']:,} held-out paths of the weak students.\n"
     if not judged:
         return
     judge = run.config["judge"]

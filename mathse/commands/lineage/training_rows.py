@@ -15,7 +15,7 @@ from mathse.reporting.progress.wording import clean
 from mathse.runs.layout import SOURCES, TRAIN
 from mathse.runs.reader import FinishedStage, Run
 
-# A path's verdict is that of its own stage; ids of paths are unique in a run.
+# The verdict on a path is in the stage that sampled the path. Path ids are unique in a run.
 JOIN = """
 SELECT t.id, t.problem_id, t.origin, t.made_in, t.model, t.seed, t.prompt, t.parent, s.image_sha256,
        v.status, v.error_step, v.error_analysis, v.score, v.judge

@@ -17,7 +17,7 @@ KINDS = ("fit", "sample", "judge")  # units: an optimiser step, an answer, a ver
 
 @dataclass
 class Rates:
-    """Known rates. An unknown rate has no entry.
+    """The known rates of a machine.
 
     Attributes:
         seconds: seconds per unit, by kind of work.

@@ -64,7 +64,9 @@ def launch(
     KeyboardInterrupt with a message after Ctrl-C, which does not stop the jobs.
     """
     # Check all jobs before the first is submitted.
-    plain: dict[str, Any] = {key: _to_plain(value) for key, value in settings.items()}
+    plain: dict[str, Any] = {}
+    for key, value in settings.items():
+        plain[key] = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     slurm = SlurmSettings(**plain)
     shared = set.intersection(*(set(overrides) for overrides in job_overrides))
     jobs = []
@@ -78,10 +80,6 @@ def launch(
     if reasons and not choosing:
         raise JobFailed(f"{len(reasons)} of {len(jobs)} jobs failed")
     return [_make_return(job, reasons.get(job.folder), choosing) for job in jobs]
-
-
-def _to_plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _compose_job(overrides: Sequence[str], shared: Set[str], hydra: HydraContext, config: DictConfig) -> SweepJob:

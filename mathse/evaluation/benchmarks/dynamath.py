@@ -76,7 +76,7 @@ class DynaMath:
             )
         else:
             rows = self._read_hub([split] if split != _ALL else self.splits[1:], images, need_images)
-        # Pictures of two variants have one name, so each variant has a folder of its own.
+        # Variants use the same picture names, so each variant has a folder.
         folders: dict[str, Path] = {}
 
         def iterate_renamed() -> Iterator[SourceRow]:
@@ -215,7 +215,7 @@ def _parse_number(word: str) -> float:
 
 
 def _rename_keys(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row under the repository's names, with its seed question, its variant, and an id of its own."""
+    """Return a row under the repository's names, with an id, its seed question and its variant."""
     renamed = {_OF_HUB.get(key, key): value for key, value in row.items()}
     seed = str(row.get("seed", row.get("id", row.get("pid", "")))).removeprefix("dynamath/")
     variant = row.get("variant", 1)
