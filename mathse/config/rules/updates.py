@@ -109,8 +109,8 @@ def online_updates_sample_here(config: TrainConfig) -> Iterator[str]:
     if update.steps is None:
         if isinstance(update, CritiqueUpdateConfig):
             yield (
-                f"evolution.update.steps = null: evolution.update = {name} learns from paths that its steps sample; pass "
-                "evolution.update.steps=100"
+                f"evolution.update.steps = null: evolution.update = {name} learns from paths that its steps sample; "
+                "pass evolution.update.steps=100"
             )
         return
     if config.trainer.devices > 1:
